@@ -1,0 +1,113 @@
+"""Every error a user can meet, and the exit code each one ends a job with.
+
+    TransferlibError                    1  the job failed
+    ├── UsageError                      2  what was asked for cannot be done as it was said
+    │   ├── SpecError                      an option, key or value
+    │   ├── DataError                      the images, their labels or their splits
+    │   ├── WeightsError                   the source weights
+    │   └── PlanError                      more than the machine has
+    ├── ClusterUnreachableError         3
+    ├── TrialError                      1  one trial cannot go on; the others do
+    │   ├── NonFiniteLossError
+    │   └── CheckpointError
+    ├── SomeTrialsFailedError           4
+    ├── StoppedError                    5  stopped by SIGTERM or `submit stop`
+    └── RunFolderError                  2  a run that is locked, missing or not what was asked to be resumed
+
+Texts say what we saw, what is allowed and what to do next. All of them survive pickling, since they cross processes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class TransferlibError(Exception):
+    """Base of all errors raised on purpose; `str(error)` is fit to show to a user."""
+
+    exit_code = 1
+
+
+class UsageError(TransferlibError):
+    """Say that what was asked for cannot be done as it was said."""
+
+    exit_code = 2
+
+
+class SpecError(UsageError):
+    """Report every wrong option, key and value of a job spec at once.
+
+    Args:
+        problems: One line per mistake.
+    """
+
+    def __init__(self, problems: Sequence[str] | str) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+    def __reduce__(self) -> tuple[type[SpecError], tuple[tuple[str, ...]]]:
+        return (type(self), (self.problems,))
+
+
+class DataError(UsageError):
+    """Report images, labels or splits that cannot serve."""
+
+
+class WeightsError(UsageError):
+    """Report source weights that cannot be had or do not match."""
+
+
+class PlanError(UsageError):
+    """Report a demand that the machine cannot meet, with the arithmetic."""
+
+
+class ClusterUnreachableError(TransferlibError):
+    """Report a Ray cluster that does not answer."""
+
+    exit_code = 3
+
+
+class TrialError(TransferlibError):
+    """Report why one trial cannot go on."""
+
+
+class NonFiniteLossError(TrialError):
+    """Report a loss that is not finite, with epoch, step and rate."""
+
+
+class CheckpointError(TrialError):
+    """Report that no checkpoint of a trial can be read."""
+
+
+class SomeTrialsFailedError(TransferlibError):
+    """Report a job that ended with a result and with failed trials."""
+
+    exit_code = 4
+
+
+class StoppedError(TransferlibError):
+    """Report a job that was told to stop."""
+
+    exit_code = 5
+
+
+class RunFolderError(UsageError):
+    """Report a run folder that is locked, missing or of another experiment."""
+
+
+EXIT_INTERRUPTED = 130
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return the sentence for a name that is not known, with the nearest one and all valid ones.
+
+    Args:
+        kind: What it names, e.g. "strategy".
+        name: What was given.
+        known: All valid names.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."

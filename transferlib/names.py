@@ -1,0 +1,36 @@
+"""Names that the command line offers; plain data, so that `--help` imports nothing heavy."""
+
+RESNETS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
+VGGS = ("vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn")
+ARCHITECTURES = (*RESNETS, *VGGS)
+
+STRATEGIES = ("feature_extraction", "last_layers", "full", "scratch")
+DEFAULT_STRATEGIES = ("feature_extraction", "last_layers", "full")
+
+AUGMENTATION_PRESETS = ("none", "standard", "strong")
+SPLITS = ("train", "val", "test")
+SPLIT_ALIASES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+ON_BAD_IMAGE = ("skip", "fail")
+CACHE_MODES = ("disk", "none")
+PRECISIONS = ("auto", "fp32", "bf16")
+OPTIMIZERS = ("sgd", "adamw")
+CLASS_WEIGHTS = ("none", "balanced")
+KEEP = ("chosen", "all")

@@ -1,0 +1,157 @@
+"""The plain types that pass between rooms and into the run folder: what a trial is, where it stands, how it ended.
+
+Standard library only, so that the command line can read a run without loading torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+TrialState = Literal["pending", "running", "done", "failed", "stopped"]
+FINISHED: frozenset[str] = frozenset({"done", "failed"})
+
+
+class JsonRecord:
+    """Give a frozen dataclass of plain values a JSON form; unknown keys are refused."""
+
+    def to_json(self) -> str:
+        """Return one line of JSON."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class TrialSpec(JsonRecord):
+    """Name one training: an arm, a seed and a learning-rate candidate."""
+
+    architecture: str
+    """torchvision's name, e.g. "resnet18"."""
+    strategy: str
+    """A transfer strategy, e.g. "last_layers"."""
+    seed: int
+    """Seed of the order, the augmentation, the new head and Dropout; the same over all arms."""
+    candidate: int
+    """Index of the learning-rate candidate, from 0, ascending in rate."""
+    lr: float
+    """The head's peak learning rate."""
+
+    @property
+    def arm(self) -> str:
+        """Return `architecture-strategy`, fit for a folder's name."""
+        return f"{self.architecture}-{self.strategy}"
+
+    @property
+    def trial_id(self) -> str:
+        """Return `arm-s<seed>-c<candidate>`, the trial's folder name."""
+        return f"{self.arm}-s{self.seed}-c{self.candidate}"
+
+
+@dataclass(frozen=True)
+class EpochRecord(JsonRecord):
+    """Report one finished epoch of one trial: a row of `metrics.csv`."""
+
+    epoch: int
+    """From 0."""
+    train_loss: float
+    """Mean loss (label smoothing and class weights included) over the epoch's images, nat."""
+    val_loss: float
+    """Mean negative log-likelihood over validation (no smoothing, no class weights), nat."""
+    val_accuracy: float
+    """Share of validation images classified correctly, 0 to 1."""
+    lr: float
+    """The head's rate at the epoch's last step."""
+    images: int
+    """Training images seen in this epoch over all ranks."""
+    seconds: float
+    """Wall seconds of the epoch, validation and checkpoint included."""
+    train_seconds: float
+    """Wall seconds of the training steps alone, waiting for data included."""
+    data_wait_s: float
+    """Seconds rank 0 waited for batches during training steps and validation."""
+    checkpoint_s: float
+    """Seconds spent writing the epoch's checkpoint."""
+    peak_memory_bytes: int
+    """Peak memory so far: CUDA's allocator on a GPU, resident set of rank 0's process on a CPU."""
+    is_best: bool
+    """Whether this is the best epoch so far by (val_accuracy, then lower val_loss)."""
+
+
+@dataclass(frozen=True)
+class TrialProgress(JsonRecord):
+    """Say where a trial stands, for the live table and the exporter; replaced in place, never history."""
+
+    trial_id: str
+    state: TrialState
+    epoch: int
+    """Epochs finished."""
+    num_epochs: int
+    step: int
+    """Step within the current epoch."""
+    num_steps: int
+    images_per_s: float
+    """Training images a second over the last report interval, all ranks."""
+    data_wait_share: float
+    """Share of the last interval spent waiting for data, 0 to 1."""
+    loss: float
+    val_accuracy: list[float]
+    """One value a finished epoch."""
+    started_at: float
+    """Unix time of the trial's (first) start."""
+    updated_at: float
+    reason: str = ""
+    num_restarts: int = 0
+
+
+@dataclass(frozen=True)
+class TrialResult(JsonRecord):
+    """Say how a trial ended: `result.json` in its folder, written last."""
+
+    trial_id: str
+    architecture: str
+    strategy: str
+    seed: int
+    candidate: int
+    lr: float
+    state: TrialState
+    reason: str = ""
+    """Why it failed or was stopped; empty when done."""
+    best_epoch: int = -1
+    epochs: int = 0
+    """Epochs run (fewer than asked for after early stopping)."""
+    val_accuracy: float = 0.0
+    """At the best epoch."""
+    val_loss: float = float("inf")
+    """At the best epoch."""
+    seconds: float = 0.0
+    """Wall seconds of training over all its starts."""
+    images_per_s: float = 0.0
+    """Training images over training seconds."""
+    peak_memory_bytes: int = 0
+    trained_parameters: int = 0
+    total_parameters: int = 0
+    precision: str = "fp32"
+    num_workers: int = 1
+    threads_per_worker: int = 1
+    weights_sha256: str = ""
+    """Of the best epoch's full state dict in key order (see training.checkpoint.state_sha256)."""
+    first_step_s: float = 0.0
+    """Seconds from the trial's start in its process to its first finished step."""
+    stage_lrs: dict[str, float] = field(default_factory=dict)
+    """Peak rate by stage, 0 for frozen ones, input to head."""
+
+    @property
+    def arm(self) -> str:
+        """Return `architecture-strategy`."""
+        return f"{self.architecture}-{self.strategy}"
+
+
+def to_plain(record: Any) -> dict[str, Any]:
+    """Return a record as a dict of plain values, for a boundary (JSON, CSV, Ray)."""
+    return dataclasses.asdict(record)

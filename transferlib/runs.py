@@ -1,0 +1,239 @@
+"""The run folder: the record of a job, and the only place that knows its paths.
+
+    runs/<id>/
+      spec.yaml environment.json manifest.parquet plan.json     what was asked, where, on which images, how
+      status.json progress.json lock STOP                       where it stands; who writes; a request to stop
+      metrics.jsonl log/                                        every epoch of every trial; full logs
+      choice.json predictions.parquet leaderboard.{json,csv,md} the choice on validation, then the result
+      augmentation.png report.html                              to look at
+      trials/<arm>-s<seed>-c<candidate>/
+        trial.json progress.json metrics.csv result.json predictions-val.parquet predictions-test.parquet
+        best.safetensors last/
+
+Standard library only. Everything is written by rename; nothing here deletes a result.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transferlib.errors import RunFolderError
+from transferlib.records import TrialResult
+
+
+def new_run_id(verb: str) -> str:
+    """Return a run id that sorts by time (UTC) and does not collide: `20261125-014503-compare-3fa9`."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{verb}-{secrets.token_hex(2)}"
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Write a file by temporary name, fsync and rename, so that a reader sees the old or the new one.
+
+    Args:
+        path: Its folder must exist.
+        data: Text is written as UTF-8.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON by rename."""
+    write_atomic(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; None where there is none."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """Know the files of one trial."""
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "trial.json"
+
+    @property
+    def progress(self) -> Path:
+        return self.path / "progress.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "last"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.safetensors"
+
+    def predictions(self, split: str) -> Path:
+        """Return the path of one split's predictions table."""
+        return self.path / f"predictions-{split}.parquet"
+
+    def read_result(self) -> TrialResult | None:
+        """Return how the trial ended, or None while it has not."""
+        try:
+            return TrialResult.from_json(self.result.read_text())
+        except FileNotFoundError:
+            return None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Know the files of one run."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.parquet"
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def choice(self) -> Path:
+        return self.path / "choice.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.parquet"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def mosaic(self) -> Path:
+        return self.path / "augmentation.png"
+
+    @property
+    def stop_flag(self) -> Path:
+        return self.path / "STOP"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log"
+
+    def leaderboard(self, suffix: str) -> Path:
+        """Return the leaderboard's path for a suffix: json, csv or md."""
+        return self.path / f"leaderboard.{suffix}"
+
+    def trial(self, trial_id: str) -> TrialFolder:
+        """Return a trial's folder; it may not exist yet."""
+        return TrialFolder(self.path / "trials" / trial_id)
+
+    @classmethod
+    def create(cls, runs_dir: Path, verb: str) -> RunFolder:
+        """Make a new run folder under `runs_dir`."""
+        run = cls(runs_dir.absolute() / new_run_id(verb))
+        (run.path / "trials").mkdir(parents=True)
+        run.log.mkdir()
+        return run
+
+    @classmethod
+    def find(cls, runs_dir: Path, name: str) -> RunFolder:
+        """Return the run that a path, an id, a unique prefix or `@last` names.
+
+        Raises:
+            RunFolderError: None or several match.
+        """
+        direct = Path(name)
+        if (direct / "spec.yaml").is_file():
+            return cls(direct.absolute())
+        runs = sorted(p for p in runs_dir.absolute().glob("*") if (p / "spec.yaml").is_file())
+        found = runs[-1:] if name == "@last" else [p for p in runs if p.name.startswith(name)]
+        if len(found) == 1:
+            return cls(found[0])
+        if not found:
+            recent = ", ".join(p.name for p in runs[-3:]) or "none"
+            raise RunFolderError(
+                f"No run {name!r} under {runs_dir}. Newest there: {recent}. "
+                "Give an id, the start of one, @last, or a run folder's path (--runs DIR looks elsewhere)."
+            )
+        raise RunFolderError(
+            f"{name!r} fits {len(found)} runs: {', '.join(p.name for p in found)}. Give more of the id."
+        )
+
+    def set_status(self, state: str, **details: Any) -> None:
+        """Record the run's state: preparing, running, evaluating, done, failed, stopped."""
+        write_json(self.status, {"id": self.run_id, "state": state, "updated_at": time.time(), **details})
+
+    def append_metrics(self, rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> None:
+        """Append rows to `metrics.jsonl`; only the holder of the lock may."""
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run: one job writes it at a time. The lock goes with the process, however that ends.
+
+        Raises:
+            RunFolderError: Another process holds it.
+        """
+        with open(self.path / "lock", "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                raise RunFolderError(
+                    f"{self.path} is being written by process {file.read().strip() or '?'}. "
+                    "Wait for it, or stop it first."
+                ) from None
+            file.seek(0)
+            file.truncate()
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield

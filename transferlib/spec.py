@@ -1,0 +1,294 @@
+"""JobSpec: everything a job is asked to do, as one frozen value that prints, saves and compares.
+
+Each field has a line under it: meaning, unit, special values. Unknown keys and wrong values are refused, all at once,
+with the valid ones named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from transferlib import names
+from transferlib.errors import SpecError, unknown_name
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """Base of all parts of a spec: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SplitSpec(Section):
+    """How images without a given split are cut."""
+
+    val: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    """Share of each class for choosing."""
+    test: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    """Share of each class for the final figure."""
+    seed: int = 0
+    """Seed of the cut; apart from the training seeds."""
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> Self:
+        if self.val + self.test >= 1.0:
+            raise ValueError(f"val {self.val} + test {self.test} leave nothing for train; their sum must be under 1")
+        return self
+
+
+class CacheSpec(Section):
+    """Where decoded images are kept."""
+
+    mode: Literal["disk", "none"] = "disk"
+    """disk: decode once and keep; none: decode from the source each time (same batches)."""
+    dir: str | None = None
+    """Folder of the cache, per node; null: $XDG_CACHE_HOME/transferlib or ~/.cache/transferlib."""
+    max_bytes: Annotated[int, Field(ge=0)] = 50_000_000_000
+    """Size at which the entries least lately used are evicted before a job, bytes; 0: never."""
+
+
+class DataSpec(Section):
+    """Which images, how they are cut, decoded and augmented."""
+
+    path: str
+    """An image folder, or a .csv or .jsonl manifest."""
+    split: SplitSpec = SplitSpec()
+    """How to cut what has no given split."""
+    image_size: Annotated[int, Field(ge=8, le=2048)] = 224
+    """Side of the square a model sees, pixels; images are kept at short side round(image_size * 256 / 224)."""
+    augmentation: str | tuple[dict[str, dict[str, Any]], ...] = "standard"
+    """none, standard, strong, or a list of one-key maps {torchvision name: parameters} in order."""
+    on_bad_image: Literal["skip", "fail"] = "skip"
+    """skip: leave a bad file out, with a row in the manifest; fail: stop before training."""
+    max_pixels: Positive = 178_956_970
+    """Largest width x height that is decoded; more is taken for a decompression bomb."""
+    max_file_bytes: Positive = 500_000_000
+    """Largest file that is read, bytes."""
+    cache: CacheSpec = CacheSpec()
+    """The decoded cache."""
+
+    @field_validator("augmentation")
+    @classmethod
+    def _known_preset(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in names.AUGMENTATION_PRESETS:
+            raise ValueError(unknown_name("augmentation", value, names.AUGMENTATION_PRESETS))
+        if isinstance(value, tuple) and any(len(step) != 1 for step in value):
+            raise ValueError("each augmentation step is a map of one torchvision name to its parameters")
+        return value
+
+
+class ModelSpec(Section):
+    """Which networks, from which weights."""
+
+    architectures: Annotated[tuple[str, ...], Field(min_length=1)] = ("resnet50",)
+    """torchvision names."""
+    weights: str = "IMAGENET1K_V1"
+    """torchvision's enum name; a .pth or .safetensors file or a run folder; or "none", said explicitly."""
+
+    @field_validator("architectures")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        _all_known("architecture", value, names.ARCHITECTURES)
+        return value
+
+
+class StrategySpec(Section):
+    """Which ways of transferring."""
+
+    names: Annotated[tuple[str, ...], Field(min_length=1)] = names.DEFAULT_STRATEGIES
+    """feature_extraction, last_layers, full, scratch."""
+    last_stages: Positive = 1
+    """last_layers: how many stages before the head are trained too."""
+    stage_lr_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.4
+    """full: each stage's rate as a factor of the next one's."""
+
+    @field_validator("names")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        _all_known("strategy", value, names.STRATEGIES)
+        return value
+
+
+class TrainingSpec(Section):
+    """How one trial is trained."""
+
+    epochs: Positive = 10
+    """Most epochs of a trial."""
+    global_batch_size: Positive = 32
+    """Images in a step over all workers."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd (with momentum) or adamw."""
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Of sgd."""
+    weight_decay: NonNegative = 1e-4
+    """On weights; never on biases and normalisation."""
+    warmup_epochs: NonNegative = 0.5
+    """Linear warm-up before the cosine, in epochs; cut to a fifth of the training at most."""
+    label_smoothing: Fraction = 0.0
+    """Share of the target spread over all classes."""
+    gradient_clip_norm: NonNegative = 5.0
+    """Largest global gradient norm; 0: no clipping."""
+    early_stopping_patience: Annotated[int, Field(ge=0)] = 5
+    """Epochs without a better validation result before a trial ends; 0: never."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast on a GPU or CPU that has it, else fp32."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: the loss weighs classes by inverse frequency."""
+    checkpoint_every_s: Positive = 300
+    """Seconds between checkpoints within an epoch; one is written after each epoch in any case."""
+
+
+class ComparisonSpec(Section):
+    """How often and at which rates each arm is trained."""
+
+    seeds: Positive | Annotated[tuple[int, ...], Field(min_length=1)] = 3
+    """A count (seeds 0, 1, ...) or a list."""
+    lr_candidates: Positive | Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = 3
+    """A count of rates around each arm's base rate, a factor sqrt(10) apart, or a list of rates for every arm."""
+    base_lr: Annotated[float, Field(gt=0)] | None = None
+    """Base rate for every arm; null: each arm's own (see strategies.base_lr)."""
+
+    @property
+    def seed_values(self) -> tuple[int, ...]:
+        """Return the seeds as a list."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+
+class ResourcesSpec(Section):
+    """What the job may take of the machine."""
+
+    cpus: Positive | None = None
+    """CPUs for the whole job; null: all usable ones."""
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    """GPUs for the whole job; null: all there are; 0: train on CPU."""
+    gpus_per_trial: Positive | None = None
+    """GPUs (one DDP worker each) a trial; null: 1 when training on GPUs."""
+    workers_per_trial: Positive | None = None
+    """DDP workers a trial when training on CPU; null: 1."""
+    threads_per_worker: Positive | None = None
+    """torch threads of a CPU worker; null: planned. Part of what makes a result bit-exact."""
+
+
+class OutputSpec(Section):
+    """Where results go."""
+
+    runs_dir: str = "runs"
+    """Folder that run folders are made in."""
+    keep: Literal["chosen", "all"] = "chosen"
+    """chosen: model files of the chosen candidates only; all: of every trial."""
+
+
+class JobSpec(Section):
+    """One job: `submit compare` or `submit train`."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    """Version of this layout."""
+    verb: Literal["compare", "train"] = "compare"
+    """What the job does."""
+    data: DataSpec
+    models: ModelSpec = ModelSpec()
+    strategies: StrategySpec = StrategySpec()
+    training: TrainingSpec = TrainingSpec()
+    comparison: ComparisonSpec = ComparisonSpec()
+    resources: ResourcesSpec = ResourcesSpec()
+    output: OutputSpec = OutputSpec()
+
+    @model_validator(mode="after")
+    def _train_is_one_arm(self) -> Self:
+        arms = len(self.models.architectures) * len(self.strategies.names)
+        if self.verb == "train" and arms != 1:
+            raise ValueError(f"train takes one architecture and one strategy, got {arms} arms; use compare for several")
+        return self
+
+    @property
+    def short_side(self) -> int:
+        """Return the short side that images are decoded to, pixels."""
+        return round(self.data.image_size * 256 / 224)
+
+    def to_yaml(self) -> str:
+        """Return the spec as YAML that `from_yaml` reads back to an equal one."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> JobSpec:
+        """Check a nested mapping and return the spec.
+
+        Raises:
+            SpecError: Every unknown key and wrong value, one line each.
+        """
+        try:
+            return cls.model_validate(mapping)
+        except ValidationError as error:
+            raise SpecError([_problem(cast("dict[str, Any]", e)) for e in error.errors()]) from None
+
+    @classmethod
+    def from_yaml(cls, text: str, source: str = "spec") -> JobSpec:
+        """Read a spec from YAML or JSON text.
+
+        Raises:
+            SpecError: Not YAML, not a mapping, or wrong in content.
+        """
+        return cls.from_mapping(read_mapping(text, source))
+
+    @classmethod
+    def load(cls, path: Path) -> JobSpec:
+        """Read a spec from a file."""
+        return cls.from_yaml(path.read_text(encoding="utf-8"), str(path))
+
+
+def read_mapping(text: str, source: str) -> dict[str, Any]:
+    """Read YAML or JSON text that must hold a mapping.
+
+    Raises:
+        SpecError: It does not.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise SpecError(f"{source} holds a {type(value).__name__}; a spec is a mapping, as `submit init` writes it.")
+    return value
+
+
+def _all_known(kind: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:
+    problems = [unknown_name(kind, name, known) for name in given if name not in known]
+    problems += [f"{kind} {name!r} is given twice." for name in dict.fromkeys(given) if given.count(name) > 1]
+    if problems:
+        raise ValueError(" ".join(problems))
+
+
+def _section_at(location: tuple[str | int, ...]) -> type[BaseModel]:
+    section: type[BaseModel] = JobSpec
+    for part in location[:-1]:
+        field = section.model_fields.get(str(part))
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            section = field.annotation
+    return section
+
+
+def _problem(error: dict[str, Any]) -> str:
+    location = tuple(error["loc"])
+    where = ".".join(str(part) for part in location) or "spec"
+    match error["type"]:
+        case "extra_forbidden":
+            fields = _section_at(location).model_fields
+            return unknown_name(
+                "key", where, [".".join([*map(str, location[:-1]), f.alias or n]) for n, f in fields.items()]
+            )
+        case "missing":
+            return f"{where} is missing."
+        case "value_error":
+            return f"{where}: {error['ctx']['error']}"
+        case _:
+            return f"{where}: {error['input']!r} will not do: {error['msg'].lower()}."
