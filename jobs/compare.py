@@ -1,0 +1,12 @@
+"""Run the job of a run folder: `python jobs/compare.py runs/<id>`. `submit compare` and `submit train` start this.
+
+Expected on scikit-learn's digits (make demo): last_layers and full near 0.95 test accuracy, feature_extraction well
+behind them. The work is in `transferlib.on_ray.experiment`.
+"""
+
+import sys
+
+from transferlib.on_ray.experiment import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,230 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from transferlib.errors import WeightsError
+from transferlib.models.skeleton import empty_model
+from transferlib.models.stages import is_head_key
+from transferlib.models.weights import DEFAULT_MEAN, DEFAULT_STD, SourceWeights, load_source_weights
+from transferlib.models.zoo import build_model
+
+ARCHITECTURE = "resnet18"
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    return dict(build_model(ARCHITECTURE, 6, source=None, seed=5).state_dict())
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[[object], SourceWeights]:
+    def save_and_load(content: object) -> SourceWeights:
+        torch.save(content, tmp_path / "w.pth")
+        source = load_source_weights(str(tmp_path / "w.pth"), ARCHITECTURE)
+        assert source is not None
+        return source
+
+    return save_and_load
+
+
+def same_backbone(source: SourceWeights, state: State) -> bool:
+    backbone = {key: tensor for key, tensor in state.items() if not is_head_key(key, ARCHITECTURE)}
+    return source.state.keys() == backbone.keys() and all(
+        torch.equal(tensor, source.state[k]) for k, tensor in backbone.items()
+    )
+
+
+class TestPth:
+    def test_head_of_any_class_count_gives_its_backbone_with_imagenets_statistics(
+        self, state: State, load: Callable[[object], SourceWeights]
+    ) -> None:
+        source = load(state)
+        assert same_backbone(source, state)
+        assert (source.mean, source.std) == (DEFAULT_MEAN, DEFAULT_STD)
+        assert source.origin == "w.pth"
+        assert any("ImageNet's mean and std" in note for note in source.notes)
+
+    @pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+    def test_wrapping_of_training_scripts_comes_off(
+        self, key: str, state: State, load: Callable[[object], SourceWeights]
+    ) -> None:
+        wrapped = {key: {f"module._orig_mod.{name}": tensor for name, tensor in state.items()}, "epoch": 3}
+        assert same_backbone(load(wrapped), state)
+
+    def test_half_precision_is_widened_and_said(self, state: State, load: Callable[[object], SourceWeights]) -> None:
+        half = {key: t.half() if t.is_floating_point() else t for key, t in state.items()}
+        source = load(half)
+        assert source.state["conv1.weight"].dtype == torch.float32
+        assert torch.equal(source.state["conv1.weight"], half["conv1.weight"].float())
+        assert any("float16 were converted" in note for note in source.notes)
+
+    def test_missing_head_is_no_matter_and_said(self, state: State, load: Callable[[object], SourceWeights]) -> None:
+        source = load({key: t for key, t in state.items() if not is_head_key(key, ARCHITECTURE)})
+        assert same_backbone(source, state)
+        assert any("no head" in note for note in source.notes)
+
+    def test_counters_that_old_files_lack_start_at_zero(
+        self, state: State, load: Callable[[object], SourceWeights]
+    ) -> None:
+        source = load({key: t for key, t in state.items() if "num_batches_tracked" not in key})
+        assert same_backbone(source, state)
+
+    def test_everything_that_does_not_match_is_listed(
+        self, state: State, load: Callable[[object], SourceWeights]
+    ) -> None:
+        wrong = {**state, "extra.weight": torch.zeros(1), "bn1.weight": torch.zeros(3)}
+        del wrong["layer4.1.bn2.bias"]
+        with pytest.raises(WeightsError) as caught:
+            load(wrong)
+        text = str(caught.value)
+        assert "missing (1): layer4.1.bn2.bias" in text
+        assert "unexpected (1): extra.weight" in text
+        assert "of another shape or type (1): bn1.weight float32[3] instead of float32[64]" in text
+
+    def test_head_on_other_features_does_not_match(self, state: State, load: Callable[[object], SourceWeights]) -> None:
+        with pytest.raises(WeightsError, match=r"fc\.weight float32\[6, 100\]"):
+            load({**state, "fc.weight": torch.zeros(6, 100)})
+
+    def test_long_lists_are_shortened_and_the_right_architecture_named(
+        self, load: Callable[[object], SourceWeights]
+    ) -> None:
+        with pytest.raises(WeightsError, match=r"weights of a resnet34: use --arch resnet34") as caught:
+            load(build_model("resnet34", 2, source=None, seed=0).state_dict())
+        assert "and " in str(caught.value)
+        assert len(str(caught.value)) < 1000
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_tensors_that_are_not_finite_are_refused(
+        self, value: float, state: State, load: Callable[[object], SourceWeights]
+    ) -> None:
+        with pytest.raises(WeightsError, match=r"not finite .* in 1 of its .* tensors: layer1\.0\.bn1\.running_var"):
+            load({**state, "layer1.0.bn1.running_var": torch.full((64,), value)})
+
+    def test_vgg_without_a_classifier_is_refused(self, tmp_path: Path) -> None:
+        shapes = empty_model("vgg11", 2).state_dict()
+        features = {key: torch.zeros(t.shape) for key, t in shapes.items() if key.startswith("features")}
+        torch.save(features, tmp_path / "features.pth")
+        with pytest.raises(WeightsError, match=r"missing \(4\): classifier\.0\.weight, classifier\.0\.bias"):
+            load_source_weights(str(tmp_path / "features.pth"), "vgg11")
+
+    def test_pickled_model_is_never_run(self, load: Callable[[object], SourceWeights]) -> None:
+        with pytest.raises(WeightsError, match="can run code"):
+            load(nn.Linear(2, 2))
+
+    @pytest.mark.parametrize("content", [{"epoch": 3}, [1, 2], {}, {"state_dict": {"a": 1}}])
+    def test_file_without_a_state_dict_is_refused(
+        self, content: object, load: Callable[[object], SourceWeights]
+    ) -> None:
+        with pytest.raises(WeightsError, match="not a state dict"):
+            load(content)
+
+    @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+    def test_damaged_file_is_refused(self, suffix: str, state: State, tmp_path: Path) -> None:
+        path = tmp_path / f"w{suffix}"
+        torch.save(state, path) if suffix == ".pth" else save_file(state, path)
+        whole = path.read_bytes()
+        for content in (whole[: len(whole) // 2], b"not weights", b""):
+            path.write_bytes(content)
+            with pytest.raises(WeightsError, match="damaged"):
+                load_source_weights(str(path), ARCHITECTURE)
+
+
+def save_export(path: Path, state: State, **metadata: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
+
+
+class TestSafetensors:
+    def test_metadata_gives_statistics_and_classes(self, state: State, tmp_path: Path) -> None:
+        path = tmp_path / "best.safetensors"
+        save_export(path, state, architecture=ARCHITECTURE, mean=[0.1, 0.2, 0.3], std=[1, 2, 3], classes=["a", "b"])
+        source = load_source_weights(str(path), ARCHITECTURE)
+        assert source is not None
+        assert same_backbone(source, state)
+        assert (source.mean, source.std) == ((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+        assert source.classes == ("a", "b")
+        assert source.notes == ()
+
+    def test_same_tensors_have_the_same_sha256_in_either_kind_of_file(self, state: State, tmp_path: Path) -> None:
+        torch.save(state, tmp_path / "w.pth")
+        save_export(tmp_path / "w.safetensors", state)
+        pth, safe = (load_source_weights(str(tmp_path / name), ARCHITECTURE) for name in ("w.pth", "w.safetensors"))
+        assert pth is not None
+        assert safe is not None
+        assert pth.sha256 == safe.sha256
+
+    def test_file_of_another_architecture_is_refused_by_its_metadata(self, state: State, tmp_path: Path) -> None:
+        save_export(tmp_path / "w.safetensors", state, architecture="resnet50")
+        with pytest.raises(WeightsError, match="is a resnet50, not a resnet18"):
+            load_source_weights(str(tmp_path / "w.safetensors"), ARCHITECTURE)
+
+    @pytest.mark.parametrize("std", [[1, 2], "x", [1, 0, 1], [1, "a", 1]])
+    def test_metadata_that_makes_no_sense_is_refused(self, std: object, state: State, tmp_path: Path) -> None:
+        save_export(tmp_path / "w.safetensors", state, mean=[0, 0, 0], std=std)
+        with pytest.raises(WeightsError, match="std"):
+            load_source_weights(str(tmp_path / "w.safetensors"), ARCHITECTURE)
+
+
+class TestTorchvision:
+    """The enum's weights, from a cache folder of our own: nothing is downloaded here."""
+
+    @pytest.fixture(autouse=True)
+    def cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        return tmp_path / "hub" / "checkpoints"
+
+    def test_cached_file_is_used_with_the_enums_statistics(self, state: State, cache: Path) -> None:
+        cache.mkdir(parents=True)
+        torch.save(state, cache / "resnet18-f37072fd.pth")
+        source = load_source_weights("IMAGENET1K_V1", ARCHITECTURE)
+        assert source is not None
+        assert same_backbone(source, state)
+        assert source.origin == "torchvision resnet18 IMAGENET1K_V1"
+        assert (source.mean, source.std) == (DEFAULT_MEAN, DEFAULT_STD)
+        assert len(source.classes) == 1000
+        assert any("sha256 differs" in note for note in source.notes)
+
+    def test_damaged_cached_file_names_itself_and_the_ways_out(self, cache: Path) -> None:
+        cache.mkdir(parents=True)
+        (cache / "resnet18-f37072fd.pth").write_bytes(b"PK\x03\x04 cut short")
+        with pytest.raises(WeightsError, match=r"(?s)resnet18-f37072fd\.pth.*TORCH_HOME.*--weights FILE"):
+            load_source_weights("IMAGENET1K_V1", ARCHITECTURE)
+
+    @pytest.mark.parametrize("error", [URLError("no route"), TimeoutError("timed out"), RuntimeError("invalid hash")])
+    def test_download_that_fails_names_the_cache_and_the_two_ways_out(
+        self, error: Exception, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*args: object, **kwargs: object) -> None:
+            raise error
+
+        monkeypatch.setattr("torch.hub.download_url_to_file", fail)
+        with pytest.raises(WeightsError) as caught:
+            load_source_weights("IMAGENET1K_V1", ARCHITECTURE)
+        for part in (str(cache / "resnet18-f37072fd.pth"), "TORCH_HOME", "--weights FILE", "--weights none"):
+            assert part in str(caught.value)
+
+    def test_download_goes_to_the_cache_with_its_hash_checked(
+        self, state: State, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[tuple[str, str]] = []
+
+        def download(url: str, path: str, hash_prefix: str, progress: bool) -> None:
+            asked.append((url, hash_prefix))
+            torch.save(state, path)
+
+        monkeypatch.setattr("torch.hub.download_url_to_file", download)
+        source = load_source_weights("IMAGENET1K_V1", ARCHITECTURE)
+        assert source is not None
+        assert asked == [("https://download.pytorch.org/models/resnet18-f37072fd.pth", "f37072fd")]
+        assert (cache / "resnet18-f37072fd.pth").is_file()
+
+
+def test_none_is_no_weights() -> None:
+    assert load_source_weights("none", ARCHITECTURE) is None

@@ -1,0 +1,115 @@
+import copy
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from transferlib.models.stages import is_head_key
+from transferlib.models.weights import DEFAULT_MEAN, DEFAULT_STD, SourceWeights, state_sha256
+from transferlib.models.zoo import build_model
+from transferlib.names import ARCHITECTURES
+
+
+def source_of(model: nn.Module, architecture: str) -> SourceWeights:
+    state = {key: t.clone() for key, t in model.state_dict().items() if not is_head_key(key, architecture)}
+    return SourceWeights(state, state_sha256(state), DEFAULT_MEAN, DEFAULT_STD, "test")
+
+
+@pytest.fixture(scope="module")
+def resnet18() -> nn.Module:
+    return build_model("resnet18", 6, source=None, seed=11)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_trains_a_step_on_tiny_images(architecture: str) -> None:
+    model = build_model(architecture, 3, source=None, seed=0).train()
+    logits = model(torch.rand(2, 3, 32, 32))
+    assert logits.shape == (2, 3)
+    nn.functional.cross_entropy(logits, torch.tensor([0, 2])).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_backbone_is_the_sources_bit_for_bit_and_the_head_is_new(resnet18: nn.Module) -> None:
+    source = source_of(resnet18, "resnet18")
+    model = build_model("resnet18", 4, source=source, seed=3)
+    state = model.state_dict()
+    assert list(state) == list(resnet18.state_dict())
+    assert all(torch.equal(state[key], tensor) for key, tensor in source.state.items())
+    assert state["fc.weight"].shape == (4, 512)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not any(tensor.is_meta for tensor in state.values())
+
+
+def test_training_a_model_leaves_its_source_as_it_was(resnet18: nn.Module) -> None:
+    source = source_of(resnet18, "resnet18")
+    model = build_model("resnet18", 4, source=source, seed=3)
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.add_(1)
+    assert state_sha256(source.state) == source.sha256
+
+
+def test_head_depends_on_the_seed_alone_and_is_the_same_with_and_without_source(resnet18: nn.Module) -> None:
+    source = source_of(resnet18, "resnet18")
+    first = build_model("resnet18", 4, source=source, seed=3).state_dict()
+    torch.rand(17)
+    scratch = build_model("resnet18", 4, source=None, seed=3).state_dict()
+    other_seed = build_model("resnet18", 4, source=source, seed=4).state_dict()
+    for key in ("fc.weight", "fc.bias"):
+        assert torch.equal(first[key], scratch[key])
+        assert not torch.equal(first[key], other_seed[key])
+
+
+def test_scratch_depends_on_the_seed_alone_and_moves_no_global_generator(resnet18: nn.Module) -> None:
+    before = torch.get_rng_state()
+    again = build_model("resnet18", 6, source=None, seed=11)
+    assert torch.equal(before, torch.get_rng_state())
+    assert state_sha256(again.state_dict()) == state_sha256(resnet18.state_dict())
+    other_seed = build_model("resnet18", 6, source=None, seed=12)
+    assert state_sha256(other_seed.state_dict()) != state_sha256(again.state_dict())
+
+
+@pytest.mark.parametrize("architecture", ["resnet34", "vgg11_bn"])
+def test_scratch_is_spread_as_torchvision_spreads_it(architecture: str) -> None:
+    ours = build_model(architecture, 10, source=None, seed=0).state_dict()
+    theirs = torchvision.models.get_model(architecture, num_classes=10).state_dict()
+    for key, tensor in theirs.items():
+        if tensor.numel() > 1000:
+            assert ours[key].std().item() == pytest.approx(tensor.std().item(), rel=0.1), key
+            assert abs(ours[key].mean().item()) <= 0.1 * tensor.std().item(), key
+        elif not is_head_key(key, architecture):  # constants: biases of 0, BatchNorm's 0, 1 and counters
+            assert torch.equal(ours[key], tensor), key
+
+
+def test_head_is_spread_as_torchvision_spreads_it() -> None:
+    resnet = build_model("resnet50", 1000, source=None, seed=0).state_dict()
+    bound = 2048**-0.5
+    for key in ("fc.weight", "fc.bias"):
+        assert resnet[key].abs().max() <= bound
+        assert resnet[key].std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+
+
+def test_plain_torchvision_loads_what_we_build(resnet18: nn.Module) -> None:
+    exported = copy.deepcopy(resnet18.state_dict())
+    plain = torchvision.models.resnet18(num_classes=6)
+    plain.load_state_dict(exported)
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(plain.eval()(images), resnet18.eval()(images))
+
+
+def test_fingerprint_sees_names_values_types_and_shapes_and_not_order_or_layout() -> None:
+    base = {"a": torch.arange(6.0).reshape(1, 2, 3, 1), "b": torch.tensor(3)}
+    same = {"b": base["b"], "a": base["a"].contiguous(memory_format=torch.channels_last)}
+    assert state_sha256(base) == state_sha256(same)
+    for changed in (
+        {"a": base["a"], "c": base["b"]},
+        {"a": base["a"].reshape(6), "b": base["b"]},
+        {"a": base["a"].double(), "b": base["b"]},
+        {"a": base["a"], "b": torch.tensor(4)},
+    ):
+        assert state_sha256(changed) != state_sha256(base)
+    assert len(state_sha256({"half": torch.zeros(3, dtype=torch.bfloat16), "empty": torch.zeros(0)})) == 64

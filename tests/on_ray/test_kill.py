@@ -1,0 +1,112 @@
+"""Nothing is lost: whatever is killed, a trial ends with the weights of an undisturbed run, bit for bit (law 7)."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.on_ray.jobs import Job, make_run, num_epochs, process_ids, run_to_end, write_images
+from transferlib.records import TrialResult
+from transferlib.runs import RunFolder
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+TRIAL = "resnet18-full-s0-c0"
+EPOCHS = 4
+
+
+def result_of(run: RunFolder, trial_id: str = TRIAL) -> TrialResult:
+    result = run.trial(trial_id).read_result()
+    assert result is not None
+    return result
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kill")
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> Path:
+    return write_images(folder / "images", {"train": 60, "val": 6, "test": 6})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path, data: Path) -> TrialResult:
+    run = make_run(folder / "runs", data, folder / "cache")
+    assert run_to_end(run, folder) == 0
+    return result_of(run)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_pair(folder: Path, data: Path) -> TrialResult:
+    run = make_run(folder / "runs", data, folder / "cache", resources={"workers_per_trial": 2})
+    assert run_to_end(run, folder) == 0
+    return result_of(run)
+
+
+def epochs_trained(run: RunFolder) -> list[int]:
+    lines = (run.log / f"{TRIAL}.log").read_text().splitlines()
+    return [int(line.rsplit("epoch ", 1)[1].split()[0]) for line in lines if " INFO epoch " in line]
+
+
+def test_killed_one_worker_trial_ends_with_the_same_weights(folder: Path, data: Path, undisturbed: TrialResult) -> None:
+    run = make_run(folder / "runs", data, folder / "cache")
+    with Job(run, folder) as job:
+        job.wait_until(lambda: num_epochs(run, TRIAL) >= 1)
+        os.kill(process_ids(run, TRIAL)[-1], signal.SIGKILL)
+        assert job.wait() == 0, job.tail()
+    assert len(process_ids(run, TRIAL)) == 2
+    assert result_of(run).weights_sha256 == undisturbed.weights_sha256
+    assert num_epochs(run, TRIAL) == EPOCHS
+
+
+def test_killed_driver_is_resumed_without_repeating_finished_trials(
+    folder: Path, data: Path, undisturbed: TrialResult
+) -> None:
+    run = make_run(folder / "runs", data, folder / "cache", comparison={"seeds": [7, 0]})
+    first = "resnet18-full-s7-c0"
+    with Job(run, folder) as job:
+        job.wait_until(lambda: num_epochs(run, TRIAL) >= 1)
+        os.kill(job.process.pid, signal.SIGKILL)
+        job.process.wait()
+    finished = run.trial(first).result.stat().st_mtime_ns
+    assert run_to_end(run, folder) == 0
+    assert run.trial(first).result.stat().st_mtime_ns == finished
+    assert len(process_ids(run, first)) == 1
+    assert result_of(run).weights_sha256 == undisturbed.weights_sha256
+
+
+def test_stopped_run_with_a_truncated_newest_checkpoint_goes_on_from_the_one_before(
+    folder: Path, data: Path, undisturbed: TrialResult
+) -> None:
+    run = make_run(folder / "runs", data, folder / "cache")
+    with Job(run, folder) as job:
+        job.wait_until(lambda: num_epochs(run, TRIAL) >= 2)
+        job.process.send_signal(signal.SIGTERM)
+        assert job.wait() == 5, job.tail()
+    assert run.trial(TRIAL).read_result() is None or result_of(run).state == "stopped"
+    newest = max(
+        (path for path in run.trial(TRIAL).checkpoints.iterdir() if path.is_dir()),
+        key=lambda path: path.stat().st_mtime_ns,
+    )
+    tensors = max(newest.glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    os.truncate(tensors, tensors.stat().st_size // 2)
+    assert run_to_end(run, folder) == 0
+    assert result_of(run).weights_sha256 == undisturbed.weights_sha256
+    assert "WARNING" in (run.log / f"{TRIAL}.log").read_text()
+
+
+def test_killed_rank_of_a_worker_group_ends_with_the_same_weights(
+    folder: Path, data: Path, undisturbed_pair: TrialResult
+) -> None:
+    run = make_run(folder / "runs", data, folder / "cache", resources={"workers_per_trial": 2})
+    with Job(run, folder) as job:
+        job.wait_until(lambda: num_epochs(run, TRIAL) >= 1)
+        os.kill(process_ids(run, TRIAL, rank=1)[-1], signal.SIGKILL)
+        assert job.wait() == 0, job.tail()
+    assert len(process_ids(run, TRIAL)) == 2
+    assert result_of(run).weights_sha256 == undisturbed_pair.weights_sha256

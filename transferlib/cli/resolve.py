@@ -1,0 +1,171 @@
+"""From flags, a spec file and defaults to one JobSpec; every mistake in any of them is told in one report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transferlib.cli.options import FLAGS, Flag, parse_flag
+from transferlib.errors import SpecError, UsageError
+from transferlib.spec import JobSpec, read_mapping
+
+SPEC_NAME = "submit.yaml"
+"""Looked for in the current folder."""
+TRAIN_DEFAULTS = {"strategies.names": ["full"], "comparison.seeds": 1, "comparison.lr_candidates": 1}
+WEIGHT_FILES = (".pth", ".pt", ".safetensors")
+NO_DATA = "No images are named. Use --data PATH, or `submit init PATH` to write a submit.yaml."
+
+Given = Mapping[str, str | tuple[str, ...]]
+"""What was typed, by click's parameter name; what was not typed is left out."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Hold a spec and where it came from."""
+
+    spec: JobSpec
+    spec_file: Path | None
+    notes: tuple[str, ...]
+    """For the user."""
+
+
+def resolve_spec(
+    verb: str, given: Given, *, spec_file: str | None, folder: Path, problems: Sequence[str] = ()
+) -> Resolved:
+    """Lay flags over a spec file over defaults.
+
+    Args:
+        verb: compare or train.
+        given: Flags as typed.
+        spec_file: Of `--spec`; None: `submit.yaml` in the folder, where there is one.
+        folder: The current folder; flags' paths are relative to it, a spec file's to the file's own.
+        problems: What is wrong already.
+
+    Raises:
+        SpecError: All that is wrong.
+        UsageError: The spec file cannot be read.
+    """
+    path = _spec_file(spec_file, folder)
+    found = list(problems)
+    mapping: dict[str, Any] = {}
+    notes: list[str] = []
+    if path is not None:
+        mapping = read_mapping(_read(path), path.name)
+        _make_paths_absolute(mapping, path.parent)
+        notes.append(f"Options from {path}; flags go over them.")
+        if mapping.get("verb", verb) != verb:
+            notes.append(f"{path.name} says verb: {mapping['verb']}; this is submit {verb}.")
+    values, wrong = _parse(given)
+    found += wrong
+    _make_paths_absolute(values, folder)
+    for flag in FLAGS:
+        value = _get(values, flag.place)
+        if value is not None:
+            _put(mapping, flag.place, value)
+    if verb == "train":
+        for place, value in TRAIN_DEFAULTS.items():
+            if _get(mapping, place) is None:
+                _put(mapping, place, value)
+    mapping["verb"] = verb
+    if _get(mapping, "output.runs_dir") is None:
+        _put(mapping, "output.runs_dir", str(folder / "runs"))
+    typed = {flag.place: flag for flag in FLAGS if flag.parameter in given}
+    spec: JobSpec | None = None
+    try:
+        spec = JobSpec.from_mapping(mapping)
+    except SpecError as error:
+        hidden = {flag.place for flag in typed.values() if any(p.startswith(flag.name + ":") for p in wrong)}
+        found += [_by_flag(problem, typed) for problem in error.problems if not _is_about(problem, hidden)]
+    if found or spec is None:
+        raise SpecError(list(dict.fromkeys(found)))
+    return Resolved(spec, path, tuple(notes))
+
+
+def absolute_weights(weights: str, folder: Path) -> str:
+    """Return weights that name a file or folder as an absolute path, others as they are.
+
+    Args:
+        weights: torchvision's name, "none", or a path.
+        folder: What a relative path is relative to.
+    """
+    path = Path(weights).expanduser()
+    is_path = "/" in weights or weights.endswith(WEIGHT_FILES) or (folder / path).is_dir()
+    return os.path.abspath(folder / path) if is_path else weights
+
+
+def _spec_file(named: str | None, folder: Path) -> Path | None:
+    if named is not None:
+        path = folder / Path(named).expanduser()
+        if not path.is_file():
+            raise UsageError(f"--spec {named}: there is no such file. `submit init PATH` writes one.")
+        return path
+    path = folder / SPEC_NAME
+    return path if path.is_file() else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from None
+
+
+def _parse(given: Given) -> tuple[dict[str, Any], list[str]]:
+    """Return typed flags as a nested mapping, and what is wrong with them."""
+    values: dict[str, Any] = {}
+    problems = []
+    for flag in FLAGS:
+        if flag.parameter not in given:
+            continue
+        try:
+            _put(values, flag.place, parse_flag(flag, given[flag.parameter]))
+        except ValueError as error:
+            problems.append(f"{flag.name}: {error}")
+    return values, problems
+
+
+def _make_paths_absolute(mapping: dict[str, Any], folder: Path) -> None:
+    for place in ("data.path", "data.cache.dir", "output.runs_dir"):
+        value = _get(mapping, place)
+        if isinstance(value, str) and value:
+            _put(mapping, place, os.path.abspath(folder / Path(value).expanduser()))
+    weights = _get(mapping, "models.weights")
+    if isinstance(weights, str):
+        _put(mapping, "models.weights", absolute_weights(weights, folder))
+
+
+def _get(mapping: Any, place: str) -> Any:
+    for part in place.split("."):
+        if not isinstance(mapping, dict):
+            return None
+        mapping = mapping.get(part)
+    return mapping
+
+
+def _put(mapping: dict[str, Any], place: str, value: Any) -> None:
+    """Set a nested value; where a section is not a mapping it is left for the spec to refuse."""
+    *sections, last = place.split(".")
+    for part in sections:
+        if mapping.get(part) is None:
+            mapping[part] = {}
+        mapping = mapping[part]
+        if not isinstance(mapping, dict):
+            return
+    mapping[last] = value
+
+
+def _is_about(problem: str, places: set[str]) -> bool:
+    return any(problem.startswith((f"{place}:", f"{place}.", f"{place} ")) for place in places)
+
+
+def _by_flag(problem: str, typed: Mapping[str, Flag]) -> str:
+    """Name the flag instead of the place in the spec, where the flag was typed."""
+    if problem in ("data is missing.", "data.path is missing."):
+        return NO_DATA
+    for place, flag in typed.items():
+        if problem.startswith(f"{place}:"):
+            return flag.name + problem.removeprefix(place)
+    return problem

@@ -1,0 +1,138 @@
+"""Whether a job fits: its steps, its memory, its disk. What does not is refused with the arithmetic."""
+
+from __future__ import annotations
+
+import math
+
+from transferlib import names
+from transferlib.comparison.cost import Cost
+from transferlib.comparison.footprint import GIB, job_bytes, worker_bytes
+from transferlib.comparison.machine import Machine
+from transferlib.comparison.resources import Resources, derive_resources
+from transferlib.errors import PlanError
+from transferlib.spec import JobSpec
+
+VGG_MIN_PIXELS = 32
+"""VGG halves an image five times."""
+RESNET_STRIDE = 32
+VGG_BN_STRIDE = 16
+"""Of the input to the last BatchNorm."""
+
+
+def check_steps(spec: JobSpec, num_train_images: int, workers_per_trial: int) -> None:
+    """Refuse steps too small to train on; called on the expected images, and by the job on the real ones.
+
+    A step has floor or ceil of the mean step size, and a worker floor or ceil of its share of the step. A BatchNorm in
+    train mode needs more than one value a channel.
+
+    Args:
+        spec: Batch size, image size, architectures.
+        num_train_images: In the training split.
+        workers_per_trial: Workers that share a step.
+
+    Raises:
+        PlanError: A worker would have no image in some step, or a BatchNorm a single value, or images are too small.
+    """
+    problems = [
+        f"{architecture} needs images of at least {VGG_MIN_PIXELS} px, --image-size is {spec.data.image_size}."
+        for architecture in spec.models.architectures
+        if architecture in names.VGGS and spec.data.image_size < VGG_MIN_PIXELS
+    ]
+    batch = spec.training.global_batch_size
+    num_steps = max(1, math.ceil(num_train_images / batch))
+    step = num_train_images // num_steps
+    share = step // workers_per_trial
+    how = (
+        f"{num_train_images} training images in {num_steps} steps of at most {batch} (--global-batch-size) are "
+        f"{step} images in the smallest step, {share} a worker with {workers_per_trial} workers"
+    )
+    if share < 1:
+        problems.append(f"{how}: some worker would have nothing to do. Use fewer workers a trial.")
+    elif share == 1 and _has_single_value_batchnorm(spec):
+        problems.append(
+            f"{how}: at --image-size {spec.data.image_size} a BatchNorm would see a single value a channel. Use fewer "
+            "workers a trial, another --global-batch-size, or larger images."
+        )
+    if problems:
+        raise PlanError("\n".join(problems))
+
+
+def _has_single_value_batchnorm(spec: JobSpec) -> bool:
+    if set(spec.strategies.names) <= {"feature_extraction"}:
+        return False  # every BatchNorm is frozen
+    size = spec.data.image_size
+    return any(
+        math.ceil(size / RESNET_STRIDE) <= 1
+        if architecture in names.RESNETS
+        else architecture.endswith("_bn") and size // VGG_BN_STRIDE <= 1
+        for architecture in spec.models.architectures
+    )
+
+
+def fit_to_memory(
+    spec: JobSpec, num_classes: int, resources: Resources, machine: Machine, num_trials: int
+) -> tuple[Resources, tuple[str, ...]]:
+    """Run fewer trials side by side where main memory would not hold them.
+
+    Args:
+        spec: Networks and batch size.
+        num_classes: Of the new head.
+        resources: As the CPUs and GPUs allow.
+        machine: Its memory.
+        num_trials: Of the whole job.
+
+    Returns:
+        The resources, and a sentence for the user where something was changed or is doubtful.
+    """
+    wanted = resources.concurrency
+    while resources.concurrency > 1 and job_bytes(spec, num_classes, resources) > machine.memory_bytes:
+        resources = derive_resources(spec.resources, machine, min(num_trials, resources.concurrency - 1))
+    need, have = job_bytes(spec, num_classes, resources), machine.memory_bytes
+    notes = []
+    if resources.concurrency < wanted:
+        worker, _ = worker_bytes(spec, num_classes, resources.workers_per_trial, use_gpu=resources.use_gpu)
+        notes.append(
+            f"{resources.concurrency} instead of {wanted} trials side by side: each takes about "
+            f"{worker * resources.workers_per_trial / GIB:.1f} GiB of memory, this machine has {have / GIB:.1f} GiB."
+        )
+    if need > have:
+        notes.append(
+            f"Memory may not suffice: about {need / GIB:.1f} GiB are needed, this machine has {have / GIB:.1f} GiB. "
+            "A smaller --global-batch-size or --image-size needs less."
+        )
+    return resources, tuple(notes)
+
+
+def refuse_if_too_big(spec: JobSpec, cost: Cost, machine: Machine) -> None:
+    """Refuse a job that the disk cannot hold, or a network that memory cannot.
+
+    Raises:
+        PlanError: With the arithmetic.
+    """
+    problems = []
+    has_cache = machine.cache_free_bytes is not None
+    need = cost.run_bytes + (0 if has_cache else cost.cache_bytes)
+    if need > machine.disk_free_bytes:
+        parts = f"{cost.run_bytes / GIB:.1f} GiB for models and checkpoints"
+        parts += "" if has_cache else f" + {cost.cache_bytes / GIB:.1f} GiB for decoded images"
+        problems.append(
+            f"Disk: {parts} = {need / GIB:.1f} GiB at peak, and {machine.disk_free_bytes / GIB:.1f} GiB are free under "
+            f"{spec.output.runs_dir}. Use a larger disk (--runs DIR, --cache-dir DIR), --cache none, or fewer or "
+            "smaller networks."
+        )
+    if machine.cache_free_bytes is not None and cost.cache_bytes > machine.cache_free_bytes:
+        problems.append(
+            f"Disk: {cost.cache_bytes / GIB:.1f} GiB for decoded images, and {machine.cache_free_bytes / GIB:.1f} GiB "
+            "are free where the cache is. Use --cache-dir DIR on a larger disk, or --cache none."
+        )
+    for what, least, have in (
+        ("Memory", cost.least_memory_bytes, machine.memory_bytes),
+        ("GPU memory", cost.least_gpu_memory_bytes, machine.gpu_memory_bytes or cost.least_gpu_memory_bytes),
+    ):
+        if least > have:
+            problems.append(
+                f"{what}: weights, gradients and optimizer alone take {least / GIB:.1f} GiB, there are "
+                f"{have / GIB:.1f} GiB. Use a smaller --arch or fewer workers a trial."
+            )
+    if problems:
+        raise PlanError("\n".join(problems))

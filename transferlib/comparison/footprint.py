@@ -1,0 +1,153 @@
+"""What each arm's network takes: parameters, multiply-adds, and memory of a training process. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transferlib.comparison.resources import Resources
+from transferlib.models.flops import FLOPS_PER_MAC, flops_per_image, training_flops_per_image
+from transferlib.models.sizes import REFERENCE_IMAGE_SIZE, stage_sizes
+from transferlib.models.stages import stage_names
+from transferlib.spec import JobSpec
+from transferlib.strategies import get_strategy
+
+GIB = 2**30
+FLOAT_BYTES = 4
+RAY_BYTES = 1_500_000_000
+"""Ray's own processes and the job's."""
+STREAM_BYTES = 500_000_000
+"""Blocks of one trial's stream on their way."""
+DATA_WORKER_BYTES = 400_000_000
+"""A Ray Data task's process; about one a CPU."""
+WORKER_BYTES = 900_000_000
+"""A training process before it holds a model (torch, Ray)."""
+FROZEN_ACTIVATIONS = 0.1
+"""Share of the activations alive at once where no backward pass needs them."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Give the size of one arm's training."""
+
+    arm: str
+    total_parameters: int
+    trained_parameters: int
+    optimizer_slots: int
+    """Tensors that the optimizer keeps for each trained one."""
+    train_macs: float
+    """Multiply-adds of one image's training step."""
+    evaluation_macs: float
+    """Multiply-adds of one image's forward pass."""
+    activation_bytes: float
+    """What one image keeps for the backward pass."""
+
+    @property
+    def model_bytes(self) -> int:
+        """Return what `best.safetensors` takes."""
+        return FLOAT_BYTES * self.total_parameters
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Return what a checkpoint takes: the trained tensors and the optimizer's."""
+        return FLOAT_BYTES * self.trained_parameters * (1 + self.optimizer_slots)
+
+    @property
+    def state_bytes(self) -> int:
+        """Return what weights, gradients and optimizer take in memory."""
+        return FLOAT_BYTES * (self.total_parameters + self.trained_parameters * (1 + self.optimizer_slots))
+
+    def training_bytes(self, images: int) -> int:
+        """Return what training takes in memory: the state, a copy of the source weights, a step's activations.
+
+        Args:
+            images: In one worker's share of a step.
+        """
+        return self.state_bytes + self.model_bytes + int(self.activation_bytes * images)
+
+
+def footprints(spec: JobSpec, num_classes: int) -> dict[str, Footprint]:
+    """Return each arm's footprint by the arm's name, architectures first.
+
+    Args:
+        spec: Networks, strategies, image size, optimizer.
+        num_classes: Outputs of the new head (K).
+    """
+    found = (
+        _footprint(spec, architecture, strategy, num_classes)
+        for architecture in spec.models.architectures
+        for strategy in spec.strategies.names
+    )
+    return {footprint.arm: footprint for footprint in found}
+
+
+def _footprint(spec: JobSpec, architecture: str, strategy: str, num_classes: int) -> Footprint:
+    size = spec.data.image_size
+    factors = get_strategy(strategy).stage_factors(stage_names(architecture), spec.strategies)
+    stages = stage_sizes(architecture, num_classes, size)
+    trained = [stage for stage, factor in factors.items() if factor > 0]
+    trained_share = sum(stages[stage].macs for stage in trained) / sum(stage.macs for stage in stages.values())
+    activations = ACTIVATION_BYTES_224[architecture] * (size / REFERENCE_IMAGE_SIZE) ** 2
+    if spec.training.optimizer == "adamw":
+        slots = 2
+    else:
+        slots = 1 if spec.training.momentum else 0
+    train_flops = training_flops_per_image(architecture, factors, size, num_classes=num_classes)
+    return Footprint(
+        arm=f"{architecture}-{strategy}",
+        total_parameters=sum(stage.parameters for stage in stages.values()),
+        trained_parameters=sum(stages[stage].parameters for stage in trained),
+        optimizer_slots=slots,
+        train_macs=train_flops / FLOPS_PER_MAC,
+        evaluation_macs=flops_per_image(architecture, size, num_classes=num_classes) / FLOPS_PER_MAC,
+        activation_bytes=activations * max(trained_share, FROZEN_ACTIVATIONS),
+    )
+
+
+def worker_bytes(spec: JobSpec, num_classes: int, workers_per_trial: int, *, use_gpu: bool) -> tuple[int, int]:
+    """Return what one training process of the largest arm takes of main memory and of its GPU, bytes.
+
+    Args:
+        spec: Networks and batch size.
+        num_classes: K.
+        workers_per_trial: Workers that share a step.
+        use_gpu: Whether the model is on a GPU; its memory is 0 otherwise.
+    """
+    images = -(-spec.training.global_batch_size // workers_per_trial)
+    arms = footprints(spec, num_classes).values()
+    training = max(arm.training_bytes(images) for arm in arms)
+    if use_gpu:
+        return WORKER_BYTES + 2 * max(arm.model_bytes for arm in arms), training
+    return WORKER_BYTES + training, 0
+
+
+def job_bytes(spec: JobSpec, num_classes: int, resources: Resources) -> int:
+    """Return the main memory of all of a job's processes, bytes."""
+    one, _ = worker_bytes(spec, num_classes, resources.workers_per_trial, use_gpu=resources.use_gpu)
+    num_workers = resources.concurrency * resources.workers_per_trial
+    return RAY_BYTES + DATA_WORKER_BYTES * resources.ray_cpus + num_workers * (one + STREAM_BYTES)
+
+
+ACTIVATION_BYTES_224 = {
+    "resnet18": 22.2e6,
+    "resnet34": 32.3e6,
+    "resnet50": 86.1e6,
+    "resnet101": 127.3e6,
+    "resnet152": 178.0e6,
+    "resnext50_32x4d": 112.5e6,
+    "resnext101_32x8d": 247.5e6,
+    "resnext101_64x4d": 247.5e6,
+    "wide_resnet50_2": 112.5e6,
+    "wide_resnet101_2": 167.3e6,
+    "vgg11": 48.9e6,
+    "vgg11_bn": 78.6e6,
+    "vgg13": 68.1e6,
+    "vgg13_bn": 117.1e6,
+    "vgg16": 73.4e6,
+    "vgg16_bn": 127.6e6,
+    "vgg19": 78.6e6,
+    "vgg19_bn": 138.0e6,
+}
+"""Bytes that one image at 224 px keeps for a whole backward pass in fp32.
+
+Source: distinct storages saved by torch 2.15's autograd on torchvision 0.29's models, weights left out.
+"""

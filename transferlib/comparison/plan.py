@@ -1,0 +1,152 @@
+"""The plan of a job: its trials in order, how they share the machine, and what they will take.
+
+Made before anything starts, from the spec, the listed images and the machine; saved as `plan.json`. No torch, no Ray.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Self
+
+from transferlib.comparison.cost import Cost, Demand, estimate_cost
+from transferlib.comparison.fit import check_steps, fit_to_memory, refuse_if_too_big
+from transferlib.comparison.machine import Machine
+from transferlib.comparison.resources import derive_resources
+from transferlib.data.listing import Listing
+from transferlib.errors import PlanError
+from transferlib.records import TrialSpec
+from transferlib.spec import JobSpec
+from transferlib.strategies import lr_candidates
+
+SCHEMA = 1
+LONG_JOB_S = 12 * 3600.0
+"""A plan past this also names a cheaper command."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Say what a job will do and take; prints, saves and compares."""
+
+    trials: tuple[TrialSpec, ...]
+    """By seed, then candidate, then arm, so that what is finished early can be compared."""
+    workers_per_trial: int
+    use_gpu: bool
+    """One GPU a worker when true."""
+    gpus: int
+    """For the whole job."""
+    cpus_per_worker: float
+    """What a worker asks of Ray."""
+    ray_cpus: int
+    """What Ray is started with."""
+    threads_per_worker: int
+    """torch threads; part of what makes a result bit-exact."""
+    concurrency: int
+    """Trials side by side."""
+    images: dict[str, int]
+    """By split: train, val, test. Expected, before bad images and duplicates are taken out."""
+    num_classes: int
+    epochs: int
+    """Most epochs a trial."""
+    cost: Cost
+    """What it will take; estimates."""
+    notes: tuple[str, ...] = ()
+    """What the user should know, a sentence each."""
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Return the arms' names in the order of the trials."""
+        return tuple(dict.fromkeys(trial.arm for trial in self.trials))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Return the seeds in the order of the trials."""
+        return tuple(dict.fromkeys(trial.seed for trial in self.trials))
+
+    @property
+    def num_candidates(self) -> int:
+        """Return the learning-rate candidates of each arm."""
+        return len(self.trials) // (len(self.arms) * len(self.seeds))
+
+    @property
+    def is_long(self) -> bool:
+        """Return whether the job is expected to take more than twelve hours."""
+        return self.cost.seconds > LONG_JOB_S
+
+    def to_json(self) -> str:
+        """Return the plan as JSON that `from_json` reads back to an equal one."""
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            PlanError: It is of another schema.
+        """
+        fields: dict[str, Any] = json.loads(text)
+        schema = fields.pop("schema", None)
+        if schema != SCHEMA:
+            raise PlanError(f"plan.json has schema {schema}; this version of transferlib reads {SCHEMA}.")
+        fields["trials"] = tuple(TrialSpec(**trial) for trial in fields["trials"])
+        fields["cost"] = Cost(**fields["cost"])
+        fields["notes"] = tuple(fields["notes"])
+        return cls(**fields)
+
+
+def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: int = 0) -> Plan:
+    """Plan a job.
+
+    Args:
+        spec: What is asked for.
+        listing: The images found.
+        machine: What there is to run it on.
+        num_cached: How many of the images are in the decoded cache already.
+
+    Raises:
+        PlanError: The machine cannot meet the demand, or the steps would be too small; with the arithmetic.
+    """
+    trials = plan_trials(spec)
+    images = listing.planned_counts(spec.data.split.val, spec.data.split.test)
+    num_classes = len(listing.classes)
+    resources = derive_resources(spec.resources, machine, len(trials))
+    check_steps(spec, images["train"], resources.workers_per_trial)
+    resources, notes = fit_to_memory(spec, num_classes, resources, machine, len(trials))
+    to_decode = max(0, len(listing.entries) - num_cached)
+    cost = estimate_cost(Demand(spec, trials, images, to_decode, num_classes, resources, machine))
+    refuse_if_too_big(spec, cost, machine)
+    idle = resources.gpus - resources.concurrency * resources.workers_per_trial if resources.use_gpu else 0
+    if idle:
+        notes = (*notes, f"{idle} of {resources.gpus} GPUs stay idle: {resources.concurrency} trials side by side.")
+    return Plan(
+        trials=trials,
+        workers_per_trial=resources.workers_per_trial,
+        use_gpu=resources.use_gpu,
+        gpus=resources.gpus,
+        cpus_per_worker=resources.cpus_per_worker,
+        ray_cpus=resources.ray_cpus,
+        threads_per_worker=resources.threads_per_worker,
+        concurrency=resources.concurrency,
+        images=images,
+        num_classes=num_classes,
+        epochs=spec.training.epochs,
+        cost=cost,
+        notes=notes,
+    )
+
+
+def plan_trials(spec: JobSpec) -> tuple[TrialSpec, ...]:
+    """Return every trial: by seed, then learning-rate candidate, then arm.
+
+    Each arm has the same number of candidates.
+    """
+    arms = [(a, s) for a in spec.models.architectures for s in spec.strategies.names]
+    rates = {arm: lr_candidates(spec.comparison, *arm, spec.training.optimizer) for arm in arms}
+    num_candidates = len(rates[arms[0]])
+    return tuple(
+        TrialSpec(architecture=arm[0], strategy=arm[1], seed=seed, candidate=candidate, lr=rates[arm][candidate])
+        for seed in spec.comparison.seed_values
+        for candidate in range(num_candidates)
+        for arm in arms
+    )

@@ -1,0 +1,228 @@
+"""The decoded cache: each image once, as 8-bit RGB at the size a run needs, shared by trials, epochs and runs.
+
+    <root>/decoded-256px-<decoder version>/
+      pixels/<time>-<process>-<random>.arrow    shards: images by sha256, with checksums; written once, by one process
+      files/<time>-<process>-<random>.arrow     which file (path, size, mtime) was found to have which content
+
+Several processes write at once, a shard each, under a temporary name and by rename; nothing is changed in place. What
+is damaged is found by its checksum and rebuilt by reading the file again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from transferlib.data.decode import DECODER_VERSION, BadImageError, Limits, check_size, decode_image
+from transferlib.data.eviction import clear_caches, evict_shards, total_bytes
+from transferlib.data.facts import ImageFacts, UnreadableFileError, inspect_file, read_file, stamp_file
+from transferlib.data.file_index import KnownFile, file_index, write_known
+from transferlib.data.shard_index import ShardIndex, shard_index
+from transferlib.data.shards import ShardWriter
+from transferlib.errors import DataError
+
+__all__ = ["CacheReader", "DecodedCache", "ImageFacts", "MissingPixelsError", "default_cache_dir", "inspect_file"]
+
+
+class MissingPixelsError(LookupError):
+    """Report an image that the cache does not hold, or holds damaged: ingest its file again."""
+
+
+def default_cache_dir() -> Path:
+    """Return where the cache lies if nothing else is said: $XDG_CACHE_HOME/transferlib or ~/.cache/transferlib."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "transferlib"
+
+
+@dataclass(frozen=True)
+class DecodedCache:
+    """Keep decoded images of one size; holds paths and numbers only, so it travels to any process of the node."""
+
+    root: Path
+    """Absolute."""
+    short_side: int
+    """Of the kept images, pixels."""
+    limits: Limits
+    """What is refused before decoding."""
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of this size and decoder version."""
+        return self.root / f"decoded-{self.short_side}px-{DECODER_VERSION}"
+
+    def known(self, uris: Sequence[str]) -> list[ImageFacts | None]:
+        """Say what is known of files without reading them.
+
+        Args:
+            uris: Absolute paths.
+
+        Returns:
+            For each file: its facts where it is unchanged since it was read (path, size, mtime) and either its pixels
+            are here or it is known to be bad; otherwise None.
+        """
+        files, shards = file_index(self.folder / "files"), self._shards()
+        files.refresh()
+        found: list[ImageFacts | None] = []
+        for uri in uris:
+            stamp = stamp_file(uri)
+            facts = files.find(stamp, self.limits) if stamp is not None else None
+            is_here = facts is not None and (not facts.is_good or shards.holds(bytes.fromhex(facts.sha256)))
+            found.append(facts if is_here else None)
+        return found
+
+    def ingest(self, uris: Sequence[str]) -> list[ImageFacts]:
+        """Read each file once (hash, header, decode) and keep its pixels; one shard a call.
+
+        Content that is here already and intact is not decoded again. Memory is bounded by a record batch, not by the
+        number of files. Calls of several processes do not disturb each other.
+
+        Args:
+            uris: Absolute paths; some hundreds make a good shard.
+
+        Returns:
+            Facts in the same order; a bad file has a reason and costs no other file.
+
+        Raises:
+            DataError: The cache cannot be written.
+        """
+        shards = self._shards()
+        with _as_data_error(self.root):
+            for part in ("pixels", "files"):
+                (self.folder / part).mkdir(parents=True, exist_ok=True)
+            writer = ShardWriter(self.folder / "pixels")
+            try:
+                readings = self._ingest_all(uris, shards, writer)
+                writer.commit()
+            finally:
+                writer.abandon()
+            write_known(self.folder / "files", [known for _, known in readings if known is not None])
+        return [facts for facts, _ in readings]
+
+    def _ingest_all(
+        self, uris: Sequence[str], shards: ShardIndex, writer: ShardWriter
+    ) -> list[tuple[ImageFacts, KnownFile | None]]:
+        seen: dict[str, ImageFacts] = {}
+        return [self._ingest_one(uri, shards, writer, seen) for uri in uris]
+
+    def _ingest_one(
+        self, uri: str, shards: ShardIndex, writer: ShardWriter, seen: dict[str, ImageFacts]
+    ) -> tuple[ImageFacts, KnownFile | None]:
+        try:
+            data, stamp = read_file(uri, self.limits)
+        except UnreadableFileError as error:  # may pass, so it is not remembered
+            return ImageFacts("", 0, 0, str(error)), None
+        except BadImageError as error:
+            facts, now = ImageFacts("", 0, 0, error.reason), stamp_file(uri)
+            return facts, KnownFile(now, facts, self.limits) if now is not None else None
+        sha256 = hashlib.sha256(data)
+        if sha256.hexdigest() not in seen:
+            seen[sha256.hexdigest()] = self._decode(data, sha256.digest(), shards, writer)
+        facts = seen[sha256.hexdigest()]
+        return facts, KnownFile(stamp, facts, self.limits)
+
+    def _decode(self, data: bytes, sha256: bytes, shards: ShardIndex, writer: ShardWriter) -> ImageFacts:
+        try:
+            if (found := shards.find(sha256)) is not None:
+                columns, row = found[0].columns, found[1]
+                width, height = int(columns.source_widths[row]), int(columns.source_heights[row])
+                check_size(width, height, self.limits)
+                return ImageFacts(sha256.hex(), width, height)
+            decoded = decode_image(data, short_side=self.short_side, limits=self.limits)
+        except BadImageError as error:
+            return ImageFacts(sha256.hex(), error.width, error.height, error.reason)
+        writer.add(sha256, (decoded.height, decoded.width), decoded.pixels)
+        return ImageFacts(sha256.hex(), decoded.width, decoded.height)
+
+    def damaged(self, sha256s: Sequence[str]) -> list[str]:
+        """Read images and return those that are not here intact; ingesting their files rebuilds them.
+
+        Args:
+            sha256s: Of source files, hexadecimal.
+        """
+        shards = self._shards()
+        return [sha256 for sha256 in sha256s if not shards.verify(bytes.fromhex(sha256))]
+
+    def reader(self) -> CacheReader:
+        """Return a reader for this process; also records this use of the shards for eviction."""
+        shards = self._shards()
+        shards.mark_used()
+        return CacheReader(shards)
+
+    def _shards(self) -> ShardIndex:
+        shards = shard_index(self.folder / "pixels")
+        shards.refresh()
+        return shards
+
+    def size_bytes(self) -> int:
+        """Return the size of the whole cache on disk, all sizes and decoder versions."""
+        return total_bytes(self.root)
+
+    def evict(self, max_bytes: int, in_use: Collection[str] = ()) -> int:
+        """Remove the shards least lately used, of any size and version, until the cache is small enough.
+
+        Args:
+            max_bytes: Size to come down to; 0: remove nothing.
+            in_use: sha256s (hexadecimal) that this run reads; their shards of this size stay, whatever the size.
+
+        Returns:
+            Bytes freed.
+        """
+        file_index(self.folder / "files").merge()
+        shards = self._shards()
+        broken = [shards.folder / name for name in shards.unreadable]
+        return evict_shards(self.root, max_bytes, shards.paths_of(map(bytes.fromhex, in_use)), broken)
+
+    def clear(self) -> int:
+        """Remove the whole cache, all sizes and decoder versions; return the bytes freed."""
+        return clear_caches(self.root)
+
+
+class CacheReader:
+    """Hand out decoded images as views of mapped shards: no copy, no file opened per image.
+
+    Args:
+        shards: This process's index.
+    """
+
+    def __init__(self, shards: ShardIndex) -> None:
+        self._shards = shards
+
+    def pixels(self, sha256: str) -> npt.NDArray[np.uint8]:
+        """Return an image, read-only.
+
+        Args:
+            sha256: Of its file, hexadecimal.
+
+        Returns:
+            [H, W, 3] RGB.
+
+        Raises:
+            MissingPixelsError: It is not here, or damaged.
+        """
+        key = bytes.fromhex(sha256)
+        pixels = self._shards.pixels(key)
+        if pixels is None:
+            self._shards.refresh()
+            pixels = self._shards.pixels(key)
+        if pixels is None:
+            raise MissingPixelsError(f"{sha256} is not in the cache, or damaged")
+        return pixels
+
+
+@contextlib.contextmanager
+def _as_data_error(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise DataError(
+            f"The image cache at {root} cannot be written: {why}. "
+            "Free space there, give another folder with --cache-dir, or use --cache none."
+        ) from None

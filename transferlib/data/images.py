@@ -1,0 +1,61 @@
+"""ImageTable: the used images of a manifest as columns, in the order that every row number refers to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from transferlib.errors import DataError, unknown_name
+from transferlib.names import SPLITS
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTable:
+    """Hold the used images in the order of their ids; a *row* everywhere else is an index into this table."""
+
+    image_ids: tuple[str, ...]
+    uris: tuple[str, ...]
+    """Absolute paths."""
+    sha256: tuple[str, ...]
+    """Of the files' bytes, hexadecimal."""
+    labels: npt.NDArray[np.int64]
+    """[N], index into `classes`."""
+    splits: npt.NDArray[np.int8]
+    """[N], index into `names.SPLITS`: 0 train, 1 val, 2 test."""
+    keys: npt.NDArray[np.uint64]
+    """[N], see `image_keys`."""
+    classes: tuple[str, ...]
+    """Class names, sorted."""
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def rows(self, split: str) -> npt.NDArray[np.int64]:
+        """Return the rows of a split, ascending.
+
+        Args:
+            split: train, val or test.
+
+        Raises:
+            DataError: Another name.
+        """
+        if split not in SPLITS:
+            raise DataError(unknown_name("split", split, SPLITS))
+        return np.flatnonzero(self.splits == SPLITS.index(split)).astype(np.int64)
+
+
+def image_keys(image_ids: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """Return the number that keys each image's augmentation draws: the first 8 bytes of sha256(id), big endian.
+
+    Args:
+        image_ids: N ids.
+
+    Returns:
+        [N], the same on every machine.
+    """
+    digests = b"".join(hashlib.sha256(image_id.encode()).digest()[:8] for image_id in image_ids)
+    return np.frombuffer(digests, dtype=">u8").astype(np.uint64)

@@ -1,0 +1,209 @@
+"""The manifest: one table of every file seen, what it is used for, and why it is not."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from transferlib.data.facts import ImageFacts
+from transferlib.data.health import check_classes, check_strict, summarise
+from transferlib.data.images import ImageTable, image_keys
+from transferlib.data.listing import Listing, SkippedFile, split_roles
+from transferlib.data.splits import OUT, Candidates, assign_splits
+from transferlib.errors import DataError
+from transferlib.names import SPLITS
+from transferlib.runs import write_atomic
+from transferlib.spec import DataSpec
+
+__all__ = ["ImageTable", "Manifest"]
+
+SCHEMA_VERSION = "1"
+COLUMNS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("label", pa.string()),
+        ("split", pa.string()),
+        ("group", pa.string()),
+        ("sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+CONTENT_COLUMNS = ("image_id", "label", "split", "group", "sha256", "width", "height", "status")
+"""What makes two manifests the same: where the files lie on a machine, and the wording of reasons, do not."""
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """Hold one row for every file seen, in the order of image ids; the experiment's images, frozen."""
+
+    table: pa.Table
+    """Columns as in COLUMNS; status is used, skipped, duplicate or label_conflict; null where nothing is known."""
+    classes: tuple[str, ...]
+    """Class names, sorted; a label's index everywhere is its place here."""
+    notes: tuple[str, ...]
+    """Sentences for the user about how the source was read."""
+    root: str
+    """The source."""
+    num_bad: int
+    """Files that somebody may have meant as an image and that are none."""
+
+    @classmethod
+    def build(cls, listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec) -> Manifest:
+        """Bring together what was listed and what was read; the order of neither matters.
+
+        Args:
+            listing: Of the source.
+            facts: One for each entry of the listing, in its order.
+            spec: How to cut, and what to do about bad files.
+
+        Raises:
+            DataError: Bad files where `on_bad_image` is "fail"; a class that lost every image; classes that cannot be
+                cut or are missing in a split; a group on two given sides.
+        """
+        bad = [
+            SkippedFile(entry.image_id, entry.uri, entry.label, fact.reason, entry.split)
+            for entry, fact in zip(listing.entries, facts, strict=True)
+            if not fact.is_good
+        ]
+        bad += [skipped for skipped in listing.skipped if skipped.is_bad]
+        if spec.on_bad_image == "fail":
+            check_strict(listing.root, bad)
+        check_classes(listing.classes, [e.label for e, f in zip(listing.entries, facts, strict=True) if f.is_good], bad)
+        roles = split_roles({entry.split or "" for entry in listing.entries})
+        rows = sorted(_rows(listing, facts, spec), key=lambda row: str(row["image_id"]))
+        return cls(
+            table=pa.Table.from_pylist(rows, COLUMNS),
+            classes=listing.classes,
+            notes=(*listing.notes, *([roles.note] if roles.note else [])),
+            root=listing.root,
+            num_bad=len(bad),
+        )
+
+    def images(self) -> ImageTable:
+        """Return the used images as columns; a *row* everywhere else is an index into them."""
+        used = self.table.filter(pc.equal(self.table["status"], "used"))
+        image_ids = tuple(used["image_id"].to_pylist())
+        code_of = {label: code for code, label in enumerate(self.classes)}
+        return ImageTable(
+            image_ids=image_ids,
+            uris=tuple(used["uri"].to_pylist()),
+            sha256=tuple(used["sha256"].to_pylist()),
+            labels=np.array([code_of[label] for label in used["label"].to_pylist()], dtype=np.int64),
+            splits=np.array([SPLITS.index(split) for split in used["split"].to_pylist()], dtype=np.int8),
+            keys=image_keys(image_ids),
+            classes=self.classes,
+        )
+
+    def count_by_split_and_class(self) -> dict[str, dict[str, int]]:
+        """Return how many images are used, by split and class."""
+        used = self.table.filter(pc.equal(self.table["status"], "used"))
+        counted = Counter(zip(used["split"].to_pylist(), used["label"].to_pylist(), strict=True))
+        return {split: {label: counted[split, label] for label in self.classes} for split in SPLITS}
+
+    def summary_lines(self) -> list[str]:
+        """Return what a user should know before training: counts, what was left out and why, and warnings."""
+        return summarise(self.root, self.count_by_split_and_class(), self.table, self.num_bad, self.notes)
+
+    def sha256(self) -> str:
+        """Return a hash of which images are used for what, for the comparison on resume; hexadecimal."""
+        rows = [self.classes, *zip(*(self.table[name].to_pylist() for name in CONTENT_COLUMNS), strict=True)]
+        return hashlib.sha256("\n".join(json.dumps(row) for row in rows).encode()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write the table as parquet, by rename."""
+        metadata = {
+            "schema": SCHEMA_VERSION,
+            "classes": json.dumps(self.classes),
+            "notes": json.dumps(self.notes),
+            "root": self.root,
+            "num_bad": str(self.num_bad),
+        }
+        buffer = io.BytesIO()
+        pq.write_table(self.table.replace_schema_metadata(metadata), buffer)
+        write_atomic(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> Manifest:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: No such file, or none of ours.
+        """
+        try:
+            table = pq.read_table(io.BytesIO(path.read_bytes()))
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{path} cannot be read as a manifest: {error}") from None
+        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        if metadata.get("schema") != SCHEMA_VERSION or table.schema.names != COLUMNS.names:
+            raise DataError(
+                f"{path} is no manifest of schema {SCHEMA_VERSION} (it says {metadata.get('schema', 'nothing')}). "
+                "Make it anew with `submit compare`."
+            )
+        return cls(
+            table=table.replace_schema_metadata(None),
+            classes=tuple(json.loads(metadata["classes"])),
+            notes=tuple(json.loads(metadata["notes"])),
+            root=metadata["root"],
+            num_bad=int(metadata["num_bad"]),
+        )
+
+
+def _rows(listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec) -> list[dict[str, Any]]:
+    """Return a row for each file seen, in no order."""
+    pairs = list(zip(listing.entries, facts, strict=True))
+    good = [(entry, fact) for entry, fact in pairs if fact.is_good]
+    candidates = Candidates(
+        image_ids=[entry.image_id for entry, _ in good],
+        sha256=[fact.sha256 for _, fact in good],
+        labels=[entry.label for entry, _ in good],
+        groups=[entry.group for entry, _ in good],
+        given=[entry.split for entry, _ in good],
+    )
+    roles = split_roles({entry.split or "" for entry in listing.entries})
+    assigned = assign_splits(
+        candidates,
+        roles,
+        classes=listing.classes,
+        val=spec.split.val,
+        test=spec.split.test,
+        seed=spec.split.seed,
+    )
+    place = {entry.image_id: row for row, (entry, _) in enumerate(good)}
+    rows = []
+    for entry, fact in pairs:
+        row = place.get(entry.image_id)
+        given = roles.renamed.get(entry.split or "", entry.split)
+        split = given if row is None or assigned.splits[row] == OUT else SPLITS[assigned.splits[row]]
+        rows.append(
+            {
+                "image_id": entry.image_id,
+                "uri": entry.uri,
+                "label": entry.label,
+                "split": split,
+                "group": entry.group,
+                "sha256": fact.sha256 or None,
+                "width": fact.width or None,
+                "height": fact.height or None,
+                "status": "skipped" if row is None else assigned.statuses[row],
+                "reason": fact.reason if row is None else assigned.reasons[row],
+            }
+        )
+    for skipped in listing.skipped:
+        seen = {"image_id": skipped.image_id, "uri": skipped.uri, "label": skipped.label or None}
+        rows.append({**seen, "split": skipped.split, "status": "skipped", "reason": skipped.reason})
+    return rows

@@ -1,0 +1,257 @@
+"""Predictions: what a model said about each image of a split, as a table that is checked, saved and joined."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from transferlib.errors import DataError, TrialError
+from transferlib.runs import write_atomic
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from transferlib.data.manifest import ImageTable
+
+CLASSES_KEY = b"classes"
+
+SCHEMA = pa.schema(
+    [
+        ("run", pa.string()),
+        ("arm", pa.string()),
+        ("seed", pa.int64()),
+        ("candidate", pa.int64()),
+        ("split", pa.string()),
+        ("image_id", pa.string()),
+        ("label", pa.int64()),
+        ("logits", pa.list_(pa.float32())),
+    ]
+)
+"""The columns of `predictions.parquet`, in order; `classes` (a JSON list, by label index) is in the file's metadata."""
+
+_SHOWN = 3
+
+
+class Source(NamedTuple):
+    """Say which trial and split a table of predictions comes from."""
+
+    run: str
+    arm: str
+    seed: int
+    candidate: int
+    split: str
+
+    def __str__(self) -> str:
+        return f"{self.split} predictions of {self.arm}, seed {self.seed}, candidate {self.candidate}"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Hold the logits of one trial on one split, a row an image.
+
+    Attributes:
+        source: The trial and split.
+        image_ids: N relative paths.
+        labels: int64 [N], indices into `classes`.
+        logits: float32 [N, K], finite.
+        classes: K names in label order.
+    """
+
+    source: Source
+    image_ids: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    logits: npt.NDArray[np.float32]
+    classes: tuple[str, ...]
+
+    @classmethod
+    def from_arrays(
+        cls,
+        run: str,
+        arm: str,
+        seed: int,
+        candidate: int,
+        split: str,
+        image_ids: Sequence[str],
+        labels: npt.ArrayLike,
+        logits: npt.ArrayLike,
+        classes: Sequence[str],
+    ) -> Self:
+        """Check arrays and make a table of them.
+
+        Args:
+            run: Run id.
+            arm: `architecture-strategy`.
+            seed: The trial's seed.
+            candidate: The trial's learning-rate candidate.
+            split: train, val or test.
+            image_ids: N relative paths.
+            labels: int [N], indices into `classes`.
+            logits: float [N, K].
+            classes: K names in label order.
+
+        Raises:
+            DataError: Shapes that do not fit each other, or a label outside the classes.
+            TrialError: Logits that are not finite.
+        """
+        source = Source(run, arm, seed, candidate, split)
+        label_array = np.ascontiguousarray(labels, dtype=np.int64)
+        logit_array = np.ascontiguousarray(logits, dtype=np.float32)
+        expected = (len(image_ids), len(classes))
+        if label_array.shape != expected[:1] or logit_array.shape != expected:
+            raise DataError(
+                f"{source}: {expected[0]} image ids and {expected[1]} classes, but labels of shape "
+                f"{list(label_array.shape)} and logits of shape {list(logit_array.shape)}."
+            )
+        if label_array.size and not (0 <= label_array.min() and label_array.max() < len(classes)):
+            raise DataError(
+                f"{source}: labels from {label_array.min()} to {label_array.max()}, but classes 0 to {len(classes) - 1}."
+            )
+        bad = np.flatnonzero(~np.isfinite(logit_array).all(axis=1))
+        if bad.size:
+            shown = ", ".join(image_ids[row] for row in bad[:_SHOWN])
+            raise TrialError(f"{source}: logits of {bad.size} of {expected[0]} images are not finite: {shown}.")
+        return cls(source, tuple(image_ids), label_array, logit_array, tuple(classes))
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def to_table(self) -> pa.Table:
+        """Return the table of `SCHEMA`, classes in its metadata."""
+        rows, num_classes = self.logits.shape
+        offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * num_classes)
+        constant = [pa.repeat(pa.scalar(value), rows) for value in self.source]
+        columns = [
+            *constant,
+            pa.array(self.image_ids, pa.string()),
+            pa.array(self.labels),
+            pa.ListArray.from_arrays(offsets, pa.array(self.logits.ravel())),
+        ]
+        return pa.Table.from_arrays(columns, schema=schema_with(self.classes))
+
+    def save(self, path: Path) -> None:
+        """Write the table as parquet, by rename."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(self.to_table(), sink, compression="zstd")
+        write_atomic(path, sink.getvalue().to_pybytes())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file that holds one trial's predictions on one split.
+
+        Raises:
+            DataError: Missing, not such a table, or of several trials or splits.
+        """
+        found = list(read_predictions(path))
+        if len(found) != 1:
+            raise DataError(f"{path} holds predictions of {len(found)} trials and splits; expected one.")
+        only = found[0]
+        return cls(only.source, only.image_ids, only.labels, only.logits, only.classes)
+
+    @classmethod
+    def _from_table(cls, table: pa.Table, path: Path) -> Self:
+        keys = [column.unique().to_pylist() for column in table.columns[:5]]
+        classes = tuple(json.loads(table.schema.metadata[CLASSES_KEY]))
+        if any(len(values) != 1 for values in keys):
+            raise DataError(f"{path}: one row group holds rows of several trials or splits: {keys}.")
+        lists = table["logits"].combine_chunks()
+        if isinstance(lists, pa.ChunkedArray):
+            lists = pa.concat_arrays(lists.chunks)
+        flat = lists.flatten().to_numpy()
+        if lists.null_count or flat.size != table.num_rows * len(classes):
+            raise DataError(f"{path}: logits are not {len(classes)} values an image.")
+        return cls.from_arrays(
+            *(values[0] for values in keys),
+            image_ids=table["image_id"].to_pylist(),
+            labels=table["label"].to_numpy(),
+            logits=flat.reshape(table.num_rows, len(classes)),
+            classes=classes,
+        )
+
+    def in_order_of(self, images: ImageTable) -> Self:
+        """Return the same rows in the manifest's order; call `check_complete` first."""
+        row_of = {image_id: row for row, image_id in enumerate(self.image_ids)}
+        order = [row_of[images.image_ids[row]] for row in images.rows(self.source.split)]
+        return type(self)(
+            self.source,
+            tuple(self.image_ids[row] for row in order),
+            self.labels[order],
+            self.logits[order],
+            self.classes,
+        )
+
+    def check_complete(self, images: ImageTable, split: str) -> None:
+        """Check that the rows are exactly the manifest's images of a split, each once, with its label.
+
+        Args:
+            images: The manifest's used images.
+            split: train, val or test.
+
+        Raises:
+            DataError: Another split or other classes; images that are missing, twice there or foreign; other labels.
+        """
+        if self.source.split != split:
+            raise DataError(f"{self.source}: expected the split {split}.")
+        if self.classes != images.classes:
+            raise DataError(
+                f"{self.source}: classes {list(self.classes)} are not the manifest's {list(images.classes)}."
+            )
+        expected = {images.image_ids[row]: int(images.labels[row]) for row in images.rows(split)}
+        seen = set(self.image_ids)
+        twice = sorted({image for image in seen if self.image_ids.count(image) > 1} if len(seen) < len(self) else ())
+        other = [i for i, label in zip(self.image_ids, self.labels, strict=True) if expected.get(i, label) != label]
+        problems = [
+            f"{len(ids)} {what}: {', '.join(ids[:_SHOWN])}{' ...' if len(ids) > _SHOWN else ''}"
+            for what, ids in (
+                ("missing", sorted(expected.keys() - seen)),
+                ("twice there", twice),
+                ("not of this split", sorted(seen - expected.keys())),
+                ("with another label", other),
+            )
+            if ids
+        ]
+        if problems:
+            raise DataError(
+                f"{self.source} are not the manifest's {len(expected)} {split} images: {'; '.join(problems)}. "
+                "No metric is computed from them."
+            )
+
+
+def schema_with(classes: Sequence[str]) -> pa.Schema:
+    """Return `SCHEMA` with the class names in its metadata."""
+    return SCHEMA.with_metadata({CLASSES_KEY: json.dumps(list(classes)).encode()})
+
+
+def read_predictions(path: Path) -> Iterator[Predictions]:
+    """Read a predictions file one trial and split at a time, so that memory is bounded by the largest of them.
+
+    Args:
+        path: `predictions.parquet` of a run or `predictions-<split>.parquet` of a trial.
+
+    Yields:
+        Predictions in the file's order.
+
+    Raises:
+        DataError: Missing, other columns, or a trial and split whose rows are not together.
+    """
+    try:
+        file = pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing, so its metrics cannot be computed.") from None
+    with file:
+        schema = file.schema_arrow
+        if not schema.equals(SCHEMA) or CLASSES_KEY not in (schema.metadata or {}):
+            raise DataError(f"{path} is not a predictions table: its columns are {schema.names}.")
+        seen: set[Source] = set()
+        for group in range(file.num_row_groups):
+            predictions = Predictions._from_table(file.read_row_group(group), path)
+            if predictions.source in seen:
+                raise DataError(f"{path} holds the {predictions.source} twice.")
+            seen.add(predictions.source)
+            yield predictions

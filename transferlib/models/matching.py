@@ -1,0 +1,108 @@
+"""Hold a state dict against a network: hand out its backbone whole, or say all that does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from transferlib.errors import WeightsError
+from transferlib.models.skeleton import empty_model
+from transferlib.models.stages import head_name, is_head_key
+from transferlib.names import ARCHITECTURES
+
+_MOST_KEYS_LISTED = 8
+_ANY_NUM_CLASSES = 1000
+_COUNTER = ".num_batches_tracked"
+
+
+def match_backbone(state: Mapping[str, Tensor], architecture: str, origin: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the backbone's tensors in the network's own order and types, and notes on what was done to them.
+
+    The head may be of any class count, or be left out: a new one is made in any case. Nothing else may be missing,
+    left over or of another shape. Half and double precision become float32. BatchNorm's counters of batches, which
+    files from before 2018 lack, start at 0, as in torch.
+
+    Args:
+        state: Tensors by torchvision's names.
+        architecture: torchvision's name.
+        origin: What to call the weights in messages.
+
+    Raises:
+        WeightsError: Keys are missing, unexpected or mis-shaped, or a tensor is not finite; all are listed.
+
+    Source: torch 2.15, `torch.nn.modules.batchnorm._NormBase._load_from_state_dict` for the counters.
+    """
+    expected = empty_model(architecture, _ANY_NUM_CLASSES).state_dict()
+    counters = {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith(_COUNTER)}
+    given = {**counters, **state}
+    has_head = any(is_head_key(key, architecture) for key in state)
+    problems = _mismatches(expected, given, architecture, has_head)
+    if problems:
+        raise WeightsError(
+            f"{origin} does not match {architecture}.{_guess(state, architecture)} Only the class count of the head "
+            f"({head_name(architecture)}) may differ.\n" + "\n".join(f"  {problem}" for problem in problems)
+        )
+    converted = {key: tensor.to(expected[key].dtype) for key, tensor in given.items()}
+    _check_finite(converted, origin)
+    notes = [] if has_head else [f"{origin} has no head; a new one is made in any case."]
+    if types := {str(tensor.dtype).removeprefix("torch.") for tensor in given.values()} - {"float32", "int64"}:
+        notes.append(f"{origin}: tensors of type {', '.join(sorted(types))} were converted to float32.")
+    return {key: converted[key].contiguous() for key in expected if not is_head_key(key, architecture)}, notes
+
+
+def _mismatches(
+    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], architecture: str, has_head: bool
+) -> list[str]:
+    missing = [key for key in expected if key not in given and (has_head or not is_head_key(key, architecture))]
+    unexpected = [key for key in given if key not in expected]
+    mis_shaped = [
+        f"{key} {_described(given[key])} instead of {_described(expected[key])}"
+        for key in expected
+        if key in given and not _fits(given[key], expected[key], is_head_key(key, architecture))
+    ]
+    named = (("missing", missing), ("unexpected", unexpected), ("of another shape or type", mis_shaped))
+    return [f"{name} ({len(keys)}): {_listed(keys)}" for name, keys in named if keys]
+
+
+def _fits(given: Tensor, expected: Tensor, is_head: bool) -> bool:
+    if given.is_floating_point() != expected.is_floating_point():
+        return False
+    if is_head:  # outputs are classes, which may differ
+        return given.ndim == expected.ndim and given.shape[1:] == expected.shape[1:]
+    return given.shape == expected.shape
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def _guess(state: Mapping[str, Tensor], asked_for: str) -> str:
+    for architecture in (name for name in ARCHITECTURES if name != asked_for):
+        shapes = _backbone_shapes(empty_model(architecture, _ANY_NUM_CLASSES).state_dict(), architecture)
+        if _backbone_shapes(state, architecture) == shapes:
+            return f" These are weights of a {architecture}: use --arch {architecture}, or other weights."
+    return ""
+
+
+def _backbone_shapes(state: Mapping[str, Tensor], architecture: str) -> dict[str, torch.Size]:
+    return {
+        key: tensor.shape
+        for key, tensor in state.items()
+        if not is_head_key(key, architecture) and not key.endswith(_COUNTER)
+    }
+
+
+def _check_finite(state: Mapping[str, Tensor], origin: str) -> None:
+    bad = [key for key, tensor in state.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if bad:
+        raise WeightsError(
+            f"{origin} has values that are not finite (NaN or infinite) in {len(bad)} of its {len(state)} tensors: "
+            f"{_listed(bad)}. Weights of a training that diverged, or without a part, cannot serve; give others."
+        )
+
+
+def _listed(keys: Sequence[str]) -> str:
+    more = len(keys) - _MOST_KEYS_LISTED
+    return ", ".join(keys[:_MOST_KEYS_LISTED]) + (f", and {more} more" if more > 0 else "")

@@ -1,0 +1,134 @@
+"""One run of Ray Data: small tables in, a function over each in a task, what it makes out, in order and bounded."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.data import DataContext, Datasource, ExecutionResources, ReadTask
+from ray.data.block import BlockMetadata
+from ray.exceptions import RayTaskError
+
+from transferlib.errors import TransferlibError
+
+
+class IndexBlocks(Datasource):
+    """Offer small tables that the driver holds, one a task.
+
+    `ray.data.from_arrow` would start a one-CPU task a table just to read its schema: slow for hundreds of them, and
+    without end where training has left less than one CPU.
+
+    Args:
+        tables: One a block.
+    """
+
+    def __init__(self, tables: Sequence[pa.Table]) -> None:
+        super().__init__()
+        self._tables = tables
+
+    def get_name(self) -> str:
+        return "Index"
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        return [
+            ReadTask(
+                partial(_read, table),
+                BlockMetadata(num_rows=table.num_rows, size_bytes=table.nbytes, input_files=None, exec_stats=None),
+            )
+            for table in self._tables
+        ]
+
+
+def _read(table: pa.Table) -> list[pa.Table]:
+    return [table]
+
+
+def run_blocks(
+    blocks: Sequence[pa.Table], function: Callable[[pa.Table], pa.Table], cpus: float, memory_bytes: int
+) -> Generator[pa.Table, None, None]:
+    """Yield a function of each block, in order. Closing the generator ends the tasks.
+
+    Args:
+        blocks: Small tables, at least one.
+        function: Turns a block into a table; importable by workers.
+        cpus: Logical CPUs that tasks may take together; below 1: one task at a time that asks for this fraction.
+        memory_bytes: Object store that results may take.
+
+    Raises:
+        TransferlibError: The function raised it.
+        ray.exceptions.RayError: Anything else that ended the run.
+    """
+    num_tasks = max(1, math.ceil(cpus))
+    # Ray counts CPUs in ten-thousandths; rounding up would ask for more than there is.
+    cpus_per_task = math.floor(cpus / num_tasks * 10_000) / 10_000
+    with quiet_console():
+        dataset = ray.data.read_datasource(
+            IndexBlocks(blocks), override_num_blocks=len(blocks), num_cpus=cpus_per_task
+        ).map_batches(
+            function, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=cpus_per_task
+        )
+        _configure(dataset.context, cpus, memory_bytes)
+        # Not iter_batches: closing it early kills the worker processes (the next stream waits seconds for new ones), it
+        # leaves a thread behind when it does not prefetch, and starts an actor when it does.
+        bundles = dataset.iter_internal_ref_bundles()
+        try:
+            for bundle in bundles:
+                for entry in bundle.blocks:
+                    yield ray.get(entry.ref)
+        except RayTaskError as error:
+            raise _own_error(error) from None
+        finally:
+            # The last reference: the executor shuts down here, and cancels its tasks gently.
+            del bundles
+
+
+def _configure(context: DataContext, cpus: float, memory_bytes: int) -> None:
+    """Set what holds for one dataset; its context is its own copy."""
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.raise_original_map_exception = True
+    context.target_max_block_size = None  # a task's result is one block, as we cut it
+    options = context.execution_options
+    options.preserve_order = True
+    # Without limits, the streams of trials side by side would each budget for the whole machine.
+    options.resource_limits = ExecutionResources.for_limits(cpu=cpus, object_store_memory=memory_bytes)
+
+
+def _own_error(error: RayTaskError) -> BaseException:
+    """Return the package's own error that a task raised, or the error as it is."""
+    cause: Any = error
+    while cause is not None:
+        if isinstance(cause, TransferlibError) and not isinstance(cause, RayTaskError):
+            return cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return error
+
+
+class _Mute(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+
+@contextmanager
+def quiet_console() -> Iterator[None]:
+    """Keep Ray Data's notes off the terminal for the length of a `with` block; its log files get them all the same."""
+    mute = _Mute()
+    consoles = [handler for handler in logging.getLogger("ray.data").handlers if handler.name == "console"]
+    for handler in consoles:
+        handler.addFilter(mute)
+    try:
+        yield
+    finally:
+        for handler in consoles:
+            handler.removeFilter(mute)

@@ -1,0 +1,203 @@
+"""One job from its run folder to its result: prepare, train, choose, read the test set once, report.
+
+What is done stands in the run folder, so a job that ends at any point goes on from there (`submit compare --resume`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Sequence
+
+import ray
+
+from transferlib.comparison.choose import choose_candidates
+from transferlib.comparison.leaderboard import write_leaderboard
+from transferlib.comparison.machine import detect_machine
+from transferlib.comparison.plan import Plan
+from transferlib.data.cache import default_cache_dir
+from transferlib.errors import StoppedError, TransferlibError
+from transferlib.evaluation.predictions import merge_predictions
+from transferlib.on_ray.prepare import draw_mosaic, prepare_data, settle, start_preparing_models
+from transferlib.on_ray.session import local_ray, object_store_bytes
+from transferlib.on_ray.tune import evaluate_trials, run_trials
+from transferlib.on_ray.watch import Watch
+from transferlib.records import FINISHED, TrialResult, TrialSpec
+from transferlib.report import write_report
+from transferlib.runs import RunFolder, write_atomic
+from transferlib.spec import JobSpec
+
+
+def run_job(run: RunFolder) -> int:
+    """Run the job of a run folder, or what is left of it.
+
+    Args:
+        run: Holds `spec.yaml` and `plan.json`.
+
+    Returns:
+        The exit code; `status.json` says the same, with the error's text where there is one.
+    """
+    try:
+        with run.locked():
+            try:
+                code = _Job(run).run()
+            except TransferlibError as error:
+                code = error.exit_code
+                state = "stopped" if isinstance(error, StoppedError) else "failed"
+                run.set_status(state, exit_code=code, error=str(error))
+            except Exception as error:
+                traceback.print_exc()
+                run.set_status("failed", exit_code=1, error=f"{type(error).__name__}: {error}", traceback=True)
+                code = 1
+    except TransferlibError as error:  # the lock is another's: its status is not ours to write
+        print(error, flush=True)
+        code = error.exit_code
+    return code
+
+
+class _Job:
+    """Hold what the phases of one job share."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._spec = JobSpec.load(run.spec)
+        self._plan = Plan.from_json(run.plan.read_text())
+
+    def run(self) -> int:
+        """Go through the phases; return the exit code."""
+        run, plan = self._run, self._plan
+        run.stop_flag.unlink(missing_ok=True)
+        self._phase("preparing", "starting Ray")
+        memory = detect_machine(run.path, default_cache_dir()).memory_bytes
+        with (
+            Watch(run, plan.trials),
+            local_ray(
+                cpus=plan.ray_cpus,
+                gpus=plan.gpus if plan.use_gpu else 0,
+                object_store=object_store_bytes(memory, plan.concurrency),
+            ),
+        ):
+            self._prepare()
+            self._train()
+            self._finish()
+            self._phase("evaluating", "stopping Ray")
+        self._phase("evaluating", "stopped Ray")
+        results = self._results()
+        failed = [result for result in results if result.state == "failed"]
+        code = 0 if not failed else 4
+        run.set_status("done", exit_code=code, message=_failures(failed))
+        return code
+
+    def _phase(self, state: str, message: str) -> None:
+        """Enter a phase: `status.json` says so now, `log/timeline.jsonl` for later (where do the seconds go?)."""
+        self._run.set_status(state, message=message)
+        with open(self._run.log / "timeline.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"at": time.time(), "state": state, "message": message}) + "\n")
+
+    def tell(self, line: str) -> None:
+        """Add a line for the user to `log/messages.txt`."""
+        with open(self._run.log / "messages.txt", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def _prepare(self) -> None:
+        run, spec, plan = self._run, self._spec, self._plan
+        models = start_preparing_models(spec, plan)
+        self._phase("preparing", "reading the images")
+        prepare_data(run, spec, plan, self.tell)
+        if not run.mosaic.exists():
+            draw_mosaic(run, spec)
+        self._phase("preparing", "loading the weights")
+        prepared = ray.get(models)
+        if isinstance(prepared, Exception):
+            raise prepared
+        prepared = settle(run, prepared, plan)
+        origins = dict.fromkeys(prepared.origins.values())
+        self.tell(f"Weights: {'; '.join(origins)}. Precision {prepared.precision}, {plan.threads_per_worker} threads.")
+        for trial in plan.trials:
+            folder = run.trial(trial.trial_id)
+            if not folder.spec.exists():
+                folder.path.mkdir(parents=True, exist_ok=True)
+                write_atomic(folder.spec, trial.to_json() + "\n")
+        self._refuse_to_go_on_if_stopped()
+
+    def _train(self) -> None:
+        run, plan = self._run, self._plan
+        pending = [trial for trial in plan.trials if not self._is_finished(trial)]
+        if len(pending) < len(plan.trials):
+            self.tell(f"{len(plan.trials) - len(pending)} of {len(plan.trials)} trials are finished already.")
+        self._phase("running", f"{len(pending)} trials")
+        lost = run_trials(run, plan, pending)
+        for trial in pending:
+            if trial.trial_id in lost and run.trial(trial.trial_id).read_result() is None:
+                self._record_lost(trial, lost[trial.trial_id])
+        self._refuse_to_go_on_if_stopped()
+
+    def _finish(self) -> None:
+        run, plan = self._run, self._plan
+        results = self._results()
+        if all(result.state == "failed" for result in results):
+            write_report(run)
+            raise TransferlibError(f"All {len(results)} trials failed. {_failures(results)}")
+        self._phase("evaluating", "choosing on validation, then reading the test set once")
+        chosen = set(choose_candidates(run).trial_ids)
+        evaluate_trials(run, plan, [trial for trial in plan.trials if trial.trial_id in chosen])
+        self._phase("evaluating", "writing the report")
+        merge_predictions(run)
+        write_leaderboard(run)
+        write_report(run)
+        if self._spec.output.keep == "chosen":
+            for trial in plan.trials:
+                if trial.trial_id not in chosen:
+                    run.trial(trial.trial_id).best.unlink(missing_ok=True)
+
+    def _is_finished(self, trial: TrialSpec) -> bool:
+        result = self._run.trial(trial.trial_id).read_result()
+        return result is not None and result.state in FINISHED
+
+    def _results(self) -> list[TrialResult]:
+        results = (self._run.trial(trial.trial_id).read_result() for trial in self._plan.trials)
+        return [result for result in results if result is not None]
+
+    def _record_lost(self, trial: TrialSpec, reason: str) -> None:
+        result = TrialResult(
+            trial_id=trial.trial_id,
+            architecture=trial.architecture,
+            strategy=trial.strategy,
+            seed=trial.seed,
+            candidate=trial.candidate,
+            lr=trial.lr,
+            state="failed",
+            reason=reason,
+        )
+        write_atomic(self._run.trial(trial.trial_id).result, result.to_json() + "\n")
+
+    def _refuse_to_go_on_if_stopped(self) -> None:
+        if not self._run.stop_flag.exists():
+            return
+        done = sum(self._is_finished(trial) for trial in self._plan.trials)
+        if done:
+            write_report(self._run)
+        raise StoppedError(
+            f"Stopped with {done} of {len(self._plan.trials)} trials finished; checkpoints of the others are kept. "
+            f"Go on with: submit {self._spec.verb} --resume {self._run.run_id}"
+        )
+
+
+def _failures(failed: Sequence[TrialResult]) -> str:
+    if not failed:
+        return ""
+    reasons = "; ".join(f"{result.trial_id}: {result.reason}" for result in failed[:3])
+    more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
+    return f"{len(failed)} trials failed: {reasons}{more}."
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the job of the run folder that `argv[1]` names; what `jobs/compare.py` calls."""
+    from pathlib import Path
+
+    if len(argv) != 2:
+        print(f"usage: {os.path.basename(argv[0])} RUN_FOLDER")
+        return 2
+    return run_job(RunFolder(Path(argv[1]).absolute()))

@@ -1,0 +1,179 @@
+"""What a job settles before its first trial: the frozen images, the source weights, the precision, the versions."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from transferlib import __version__
+from transferlib.comparison.plan import Plan
+from transferlib.data.augment import Augmentation
+from transferlib.data.cache import DecodedCache, default_cache_dir
+from transferlib.data.decode import Limits
+from transferlib.data.manifest import Manifest
+from transferlib.data.mosaic import save_mosaic
+from transferlib.data.sources import list_images
+from transferlib.errors import RunFolderError
+from transferlib.on_ray.data import ingest_images
+from transferlib.on_ray.opening import Prepared, pixel_source
+from transferlib.runs import RunFolder, read_json, write_json
+from transferlib.spec import JobSpec
+
+Tell = Callable[[str], None]
+
+# A result is bit-exact only where these are the same.
+VERSIONED = ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow", "pyarrow", "ray", "safetensors")
+
+
+def prepare_data(run: RunFolder, spec: JobSpec, plan: Plan, tell: Tell) -> Manifest:
+    """List, decode and split the images, once; a resumed run must find the images it began with.
+
+    Args:
+        run: Gets `manifest.parquet` and `augmentation.png`.
+        spec: Names the images.
+        plan: Says how many CPUs may decode.
+        tell: Takes each line for the user.
+
+    Raises:
+        DataError: The images cannot serve.
+        RunFolderError: They changed since the run began.
+    """
+    listing = list_images(Path(spec.data.path))
+    limits = Limits(spec.data.max_pixels, spec.data.max_file_bytes)
+    cache = _cache(spec, limits)
+    uris = [entry.uri for entry in listing.entries]
+    facts = ingest_images(cache, uris, limits, cpus=plan.ray_cpus)
+    manifest = Manifest.build(listing, facts, spec.data)
+    if run.manifest.exists():
+        _refuse_changed_images(run, Manifest.load(run.manifest), manifest)
+    else:
+        manifest.save(run.manifest)
+    for line in manifest.summary_lines():
+        tell(line)
+    if cache is not None and spec.data.cache.max_bytes:
+        cache.evict(spec.data.cache.max_bytes, in_use=[fact.sha256 for fact in facts])
+    return manifest
+
+
+def draw_mosaic(run: RunFolder, spec: JobSpec) -> None:
+    """Write the picture of augmented training images."""
+    augmentation = Augmentation.from_spec(spec.data.augmentation, spec.data.image_size)
+    save_mosaic(run.mosaic, pixel_source(run, spec).open(), augmentation, seed=spec.comparison.seed_values[0])
+
+
+def _cache(spec: JobSpec, limits: Limits) -> DecodedCache | None:
+    if spec.data.cache.mode == "none":
+        return None
+    folder = Path(spec.data.cache.dir) if spec.data.cache.dir else default_cache_dir()
+    return DecodedCache(folder, spec.short_side, limits)
+
+
+def _refuse_changed_images(run: RunFolder, before: Manifest, now: Manifest) -> None:
+    if before.sha256() == now.sha256():
+        return
+    old, new = (
+        dict(zip(m.table["image_id"].to_pylist(), m.table["sha256"].to_pylist(), strict=True)) for m in (before, now)
+    )
+    added, gone = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
+    changed = sorted(name for name in new.keys() & old.keys() if new[name] != old[name])
+    parts = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        for what, names in (("added", added), ("gone", gone), ("changed", changed))
+        if names
+    ]
+    raise RunFolderError(
+        f"The images changed since run {run.run_id} began: {'; '.join(parts) or 'their splits or status differ'}. "
+        "Bring them back as they were, or start a new run."
+    )
+
+
+def start_preparing_models(spec: JobSpec, plan: Plan) -> ray.ObjectRef:
+    """Begin to load and check the source weights where trials will train; `ray.get` gives a `Prepared`."""
+    task = ray.remote(_prepare_models).options(num_cpus=plan.cpus_per_worker, num_gpus=1 if plan.use_gpu else 0)
+    return task.remote(spec.to_yaml(), plan.use_gpu)
+
+
+def _prepare_models(spec_yaml: str, use_gpu: bool) -> Prepared | Exception:
+    import torch
+
+    from transferlib.errors import TransferlibError
+    from transferlib.models.weights import load_source_weights
+    from transferlib.training.precision import resolve_precision
+
+    spec = JobSpec.from_yaml(spec_yaml)
+    device = torch.device("cuda" if use_gpu else "cpu")
+    sha256: dict[str, str] = {}
+    origins: dict[str, str] = {}
+    try:
+        for architecture in spec.models.architectures:
+            source = load_source_weights(spec.models.weights, architecture)
+            origins[architecture] = "none: random weights" if source is None else source.origin
+            if source is not None:
+                sha256[architecture] = source.sha256
+        precision = resolve_precision(spec.training.precision, device)
+    except TransferlibError as error:
+        return error  # an answer to the user, not a crash of this process
+    return Prepared(precision=precision, source_sha256=sha256, origins=origins)
+
+
+def settle(run: RunFolder, prepared: Prepared, plan: Plan) -> Prepared:
+    """Record what was settled, or hold it against what the run began with.
+
+    Returns:
+        What holds for this run: the first job's precision, also after a resume.
+
+    Raises:
+        RunFolderError: Weights or versions changed since the run began.
+    """
+    environment = describe_environment(plan)
+    before, recorded = Prepared.load(run), read_json(run.environment)
+    if before is None or recorded is None:
+        write_json(run.environment, environment)
+        write_json(run.path / "prepared.json", prepared.to_plain())
+        return prepared
+    changes = [
+        f"{name}: {recorded['versions'].get(name)} then, {now} now"
+        for name, now in environment["versions"].items()
+        if recorded["versions"].get(name) != now
+    ]
+    if before.source_sha256 != prepared.source_sha256:
+        changes.append("the source weights are other files")
+    if recorded["processor"] != environment["processor"]:
+        changes.append(f"processor: {recorded['processor']} then, {environment['processor']} now")
+    if changes and not (run.path / "RESUME_CHANGED").exists():
+        raise RunFolderError(
+            f"Run {run.run_id} would not go on as it began: {'; '.join(changes)}. "
+            "Go back to what it began with, or add --resume-changed: the run is then marked as not bit-exact."
+        )
+    if changes:
+        write_json(run.environment, {**recorded, "bit_exact": False, "changes": changes})
+    return before
+
+
+def describe_environment(plan: Plan) -> dict[str, Any]:
+    """Return versions, processor and threads: what a result depends on beside the spec."""
+    return {
+        "bit_exact": True,
+        "versions": {"transferlib": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in VERSIONED},
+        "system": platform.platform(),
+        "processor": _processor(),
+        "threads_per_worker": plan.threads_per_worker,
+        "workers_per_trial": plan.workers_per_trial,
+        "use_gpu": plan.use_gpu,
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

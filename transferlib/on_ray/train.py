@@ -1,0 +1,86 @@
+"""Ray Train runs a trial of several workers under DDP; our own store, not Ray's, holds its checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray import tune
+
+from transferlib.on_ray.opening import load_plan, logged_to, open_trial, parse_trial
+from transferlib.records import EpochRecord
+from transferlib.runs import RunFolder
+from transferlib.training.trial import train_trial
+from transferlib.training.worker import ProcessGroupWorker
+
+logger = logging.getLogger(__name__)
+
+MAX_RESTARTS = 3
+COLLECTIVE_TIMEOUT_S = 300
+"""A rank that freezes is taken for dead after this long (Ray's own default is half an hour)."""
+
+
+class RayWorker(ProcessGroupWorker):
+    """Be one rank of a Ray Train worker group."""
+
+    def __init__(self, stop_flag: Path) -> None:
+        device = ray.train.torch.get_device()
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        super().__init__(device, stop_flag)
+
+    def report(self, record: EpochRecord) -> None:
+        """Show the epoch to Ray Train, without a checkpoint: the run folder has it already."""
+        ray.train.report({"epoch": record.epoch, "val_accuracy": record.val_accuracy, "train_loss": record.train_loss})
+
+
+def _train_worker(config: dict[str, Any]) -> None:
+    run, trial = RunFolder(Path(config["run"])), parse_trial(config["trial"])
+    worker = RayWorker(run.stop_flag)
+    suffix = "" if worker.rank == 0 else f".rank{worker.rank}"
+    with logged_to(run.log / f"{trial.trial_id}{suffix}.log"):
+        logger.info("%s, rank %d of %d, in process %d", trial.trial_id, worker.rank, worker.world_size, os.getpid())
+        for _ in train_trial(open_trial(run, trial), worker):
+            pass
+
+
+class WorkerGroupTrial(tune.Trainable):  # type: ignore[misc]
+    """Be a Tune trial that waits for a Ray Train worker group; one Tune iteration is the whole trial."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Keep what to train."""
+        self._config = config
+
+    def step(self) -> dict[str, Any]:
+        """Train the trial to its end; a group that loses a worker is started again and goes on from our checkpoint."""
+        run = RunFolder(Path(self._config["run"]))
+        plan = load_plan(run.path)
+        scratch = tempfile.mkdtemp(prefix="train-")
+        try:
+            trainer = ray.train.torch.TorchTrainer(
+                _train_worker,
+                train_loop_config={"run": self._config["run"], "trial": self._config["trial"]},
+                torch_config=ray.train.torch.TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+                scaling_config=ray.train.ScalingConfig(
+                    num_workers=plan.workers_per_trial,
+                    use_gpu=plan.use_gpu,
+                    resources_per_worker={"CPU": plan.cpus_per_worker, **({"GPU": 1} if plan.use_gpu else {})},
+                ),
+                run_config=ray.train.RunConfig(
+                    name=f"{parse_trial(self._config['trial']).trial_id}-{os.getpid()}",
+                    storage_path=scratch,
+                    failure_config=ray.train.FailureConfig(max_failures=MAX_RESTARTS),
+                ),
+            )
+            trainer.fit()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return {"done": True}

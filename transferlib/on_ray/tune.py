@@ -1,0 +1,152 @@
+"""Ray Tune schedules the trials. A one-worker trial runs in its own trial process, which later trials use again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from transferlib.comparison.plan import Plan
+from transferlib.on_ray.opening import load_plan, logged_to, open_trial, parse_trial, trial_device
+from transferlib.on_ray.train import WorkerGroupTrial
+from transferlib.records import EpochRecord, TrialSpec
+from transferlib.runs import RunFolder
+from transferlib.training.trial import train_trial
+from transferlib.training.worker import LocalWorker
+
+logger = logging.getLogger(__name__)
+
+MAX_RESTARTS = 3
+
+
+class OneWorkerTrial(tune.Trainable):  # type: ignore[misc]
+    """Train one-worker trials, one after another, in one process; one Tune iteration is one epoch."""
+
+    _open: ExitStack | None = None
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Open a trial; after a kill, the same one again, which goes on from its last checkpoint."""
+        self._close()
+        run, trial = RunFolder(Path(config["run"])), parse_trial(config["trial"])
+        self._open = ExitStack()
+        self._open.enter_context(logged_to(run.log / f"{trial.trial_id}.log"))
+        logger.info("%s in process %d", trial.trial_id, os.getpid())
+        worker = LocalWorker(trial_device(load_plan(run.path)), stop_flag=run.stop_flag)
+        records: Generator[EpochRecord, None, None] = train_trial(open_trial(run, trial), worker)
+        self._open.callback(records.close)
+        self._records = records
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial into this process."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch."""
+        record = next(self._records, None)
+        return {"done": True} if record is None else {**asdict(record), "done": False}
+
+    def cleanup(self) -> None:
+        """Close what the last trial left open."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+
+def run_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> dict[str, str]:
+    """Run trials to their end, as many side by side as the plan says.
+
+    Args:
+        run: Their run folder, with spec, plan, manifest and `prepared.json` in it.
+        plan: Of the run.
+        trials: Which to run, in this order.
+
+    Returns:
+        Trials that Ray gave up on, with the reason; how the others ended stands in their folders.
+    """
+    if not trials:
+        return {}
+    # Tune's own record is scratch: the run folder is the record, and trials go on from our checkpoints.
+    scratch = tempfile.mkdtemp(prefix="tune-")
+    try:
+        tuner = tune.Tuner(
+            tune.with_resources(*_trainable(plan)),
+            param_space={
+                "run": str(run.path),
+                "trial": tune.grid_search([trial.to_json() for trial in trials]),
+            },
+            tune_config=tune.TuneConfig(
+                num_samples=1,
+                max_concurrent_trials=plan.concurrency,
+                reuse_actors=plan.workers_per_trial == 1,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=run.run_id,
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
+                callbacks=[],
+            ),
+        )
+        grid = tuner.fit()
+        return {
+            parse_trial(result.config["trial"]).trial_id: _last_line(result.error)
+            for result in grid
+            if result.error is not None
+        }
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _trainable(plan: Plan) -> tuple[type[tune.Trainable], dict[str, float]]:
+    if plan.workers_per_trial == 1:
+        return OneWorkerTrial, {"cpu": plan.cpus_per_worker, "gpu": 1 if plan.use_gpu else 0}
+    # The trial process only waits for its worker group: it must not hold a CPU that a worker needs.
+    return WorkerGroupTrial, {"node:__internal_head__": 0.001}
+
+
+def _trial_name(trial: Any) -> str:
+    return parse_trial(trial.config["trial"]).trial_id
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def evaluate_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> None:
+    """Read the test set with each chosen trial's best weights, once; those already done are left as they are."""
+    pending = [trial for trial in trials if not run.trial(trial.trial_id).predictions("test").exists()]
+    task = ray.remote(_evaluate).options(
+        num_cpus=plan.cpus_per_worker, num_gpus=1 if plan.use_gpu else 0, max_retries=MAX_RESTARTS
+    )
+    # Never more at once than the plan's trials: a task that held the data's CPU would wait for it for ever.
+    running: list[ray.ObjectRef] = []
+    for trial in pending:
+        if len(running) >= plan.concurrency:
+            done, running = ray.wait(running, num_returns=1)
+            ray.get(done)
+        running.append(task.remote(str(run.path), trial.to_json()))
+    ray.get(running)
+
+
+def _evaluate(run_path: str, trial_json: str) -> None:
+    from transferlib.training.trial import evaluate_chosen
+
+    run, trial = RunFolder(Path(run_path)), parse_trial(trial_json)
+    with logged_to(run.log / f"{trial.trial_id}.log"):
+        evaluate_chosen(open_trial(run, trial), LocalWorker(trial_device(load_plan(run.path))), split="test")

@@ -1,0 +1,93 @@
+"""What the job's own process does beside training: keep `metrics.jsonl`, and turn signals into a clean stop."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from transferlib.records import TrialSpec
+from transferlib.runs import RunFolder
+
+POLL_S = 0.25
+PARENT_VARIABLE = "TRANSFERLIB_PARENT_PID"
+
+
+class Watch:
+    """Follow a run while its trials train; a context manager.
+
+    Every finished epoch of every trial becomes one line of `metrics.jsonl`, once, in order. SIGTERM, SIGHUP and the
+    death of the process that started the job set the run's stop flag; Ctrl-C is the starter's to handle.
+    """
+
+    def __init__(self, run: RunFolder, trials: Sequence[TrialSpec]) -> None:
+        self._run = run
+        self._trials = trials
+        self._ended = threading.Event()
+        self._parent = int(os.environ.get(PARENT_VARIABLE, "0"))
+        self._sizes: dict[str, int] = {}
+        self._written = self._read_written()
+        self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.collect()
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._run.stop_flag.touch()
+
+    def _follow(self) -> None:
+        while not self._ended.wait(POLL_S):
+            self.collect()
+            if self._parent and os.getppid() != self._parent:
+                self._run.stop_flag.touch()
+
+    def collect(self) -> None:
+        """Append the epochs finished since the last call."""
+        rows: list[dict[str, Any]] = []
+        for trial in self._trials:
+            path = self._run.trial(trial.trial_id).metrics
+            try:
+                text = path.read_text()
+            except FileNotFoundError:
+                continue
+            if self._sizes.get(trial.trial_id) == len(text):
+                continue
+            self._sizes[trial.trial_id] = len(text)
+            for row in csv.DictReader(text.splitlines()):
+                key = (trial.trial_id, int(row["epoch"]))
+                if key not in self._written:
+                    self._written.add(key)
+                    rows.append(_metrics_row(trial, row))
+        if rows:
+            self._run.append_metrics(rows)
+
+    def _read_written(self) -> set[tuple[str, int]]:
+        if not self._run.metrics.exists():
+            return set()
+        lines = self._run.metrics.read_text().splitlines(keepends=True)
+        # A job that was killed may have left half a line; it is written again.
+        whole = [line for line in lines if line.endswith("\n")]
+        if len(whole) < len(lines):
+            self._run.metrics.write_text("".join(whole))
+        return {(row["trial_id"], row["epoch"]) for row in map(json.loads, whole)}
+
+
+def _metrics_row(trial: TrialSpec, row: dict[str, str]) -> dict[str, Any]:
+    values = {name: json.loads(value.lower() if value in ("True", "False") else value) for name, value in row.items()}
+    return {"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed, "candidate": trial.candidate, **values}
