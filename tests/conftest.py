@@ -20,6 +20,9 @@ from transferlib.data.source import PixelSource
 from transferlib.data.sources import list_images
 from transferlib.spec import DataSpec
 
+# Ray reads this when it is imported: whatever outlives a test's Ray must not start another one.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+
 LIMITS = Limits(max_pixels=1_000_000, max_file_bytes=1_000_000)
 
 

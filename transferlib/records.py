@@ -140,7 +140,7 @@ class TrialResult(JsonRecord):
     num_workers: int = 1
     threads_per_worker: int = 1
     weights_sha256: str = ""
-    """Of the best epoch's full state dict in key order (see training.checkpoint.state_sha256)."""
+    """Of the best epoch's full state dict in key order (models.weights.state_sha256)."""
     first_step_s: float = 0.0
     """Seconds from the trial's start in its process to its first finished step."""
     stage_lrs: dict[str, float] = field(default_factory=dict)

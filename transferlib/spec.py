@@ -68,8 +68,8 @@ class DataSpec(Section):
     """none, standard, strong, or a list of one-key maps {torchvision name: parameters} in order."""
     on_bad_image: Literal["skip", "fail"] = "skip"
     """skip: leave a bad file out, with a row in the manifest; fail: stop before training."""
-    max_pixels: Positive = 178_956_970
-    """Largest width x height that is decoded; more is taken for a decompression bomb."""
+    max_pixels: Positive = 110_000_000
+    """Largest width x height that is decoded (102-megapixel cameras pass); more is taken for a decompression bomb."""
     max_file_bytes: Positive = 500_000_000
     """Largest file that is read, bytes."""
     cache: CacheSpec = CacheSpec()
@@ -227,7 +227,7 @@ class JobSpec(Section):
         try:
             return cls.model_validate(mapping)
         except ValidationError as error:
-            raise SpecError([_problem(cast("dict[str, Any]", e)) for e in error.errors()]) from None
+            raise SpecError(_problems([cast("dict[str, Any]", e) for e in error.errors()])) from None
 
     @classmethod
     def from_yaml(cls, text: str, source: str = "spec") -> JobSpec:
@@ -277,8 +277,39 @@ def _section_at(location: tuple[str | int, ...]) -> type[BaseModel]:
     return section
 
 
+def _problems(errors: list[dict[str, Any]]) -> list[str]:
+    """Return one line a mistake; of a field that takes one of two kinds, what is wrong with the nearer kind."""
+    by_field: dict[tuple[str | int, ...], list[dict[str, Any]]] = {}
+    for error in errors:
+        by_field.setdefault(_field(error["loc"]), []).append(error)
+    lines = []
+    for group in by_field.values():
+        if not any(_is_union_tag(part) for error in group for part in error["loc"]):
+            lines += [_problem(error) for error in group]
+            continue
+        depth = max(len(error["loc"]) for error in group)
+        first, *others = [_problem(error).removesuffix(".") for error in group if len(error["loc"]) == depth]
+        lines.append(" or ".join([first, *(other.rsplit(" will not do: ", 1)[-1] for other in others)]) + ".")
+    return lines
+
+
+def _field(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Return the part of an error's location that lies in the spec's own fields, without pydantic's union tags."""
+    section: Any = JobSpec
+    for index, part in enumerate(location):
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return location[:index]
+        field = section.model_fields.get(str(part))
+        section = None if field is None else field.annotation
+    return location
+
+
+def _is_union_tag(part: str | int) -> bool:
+    return isinstance(part, str) and ("[" in part or part in ("str", "int", "constrained-int", "constrained-float"))
+
+
 def _problem(error: dict[str, Any]) -> str:
-    location = tuple(error["loc"])
+    location = tuple(part for part in error["loc"] if not _is_union_tag(part))
     where = ".".join(str(part) for part in location) or "spec"
     match error["type"]:
         case "extra_forbidden":
@@ -291,4 +322,7 @@ def _problem(error: dict[str, Any]) -> str:
         case "value_error":
             return f"{where}: {error['ctx']['error']}"
         case _:
-            return f"{where}: {error['input']!r} will not do: {error['msg'].lower()}."
+            reason = error["msg"].lower().replace("valid tuple", "list")
+            if error["type"] == "model_type":
+                reason = "input should be a mapping"
+            return f"{where}: {error['input']!r} will not do: {reason}."

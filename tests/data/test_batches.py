@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from transferlib.data.batches import Batch, LocalStream, Renderer
-from transferlib.data.schedule import Position, Schedule
+from transferlib.data.schedule import START, Position, Schedule
 from transferlib.errors import DataError
 
 MakeRenderer = Callable[..., Renderer]
@@ -21,7 +21,7 @@ def make_schedule(renderer: Renderer) -> Schedule:
 
 
 def read(
-    renderer: Renderer, rank: int = 0, world_size: int = 1, start: Position = Position(0, 0), threads: int = 0
+    renderer: Renderer, rank: int = 0, world_size: int = 1, start: Position = START, threads: int = 0
 ) -> list[Batch]:
     steps = make_schedule(renderer).steps(rank, world_size, start)
     return list(LocalStream(renderer, threads).open(steps))
@@ -185,4 +185,6 @@ def copied(renderer: Renderer, folder: Path, use_cache: bool) -> Renderer:
     where = table.schema.get_field_index("uri")
     pq.write_table(table.set_column(where, "uri", pa.array(uris)), folder / "manifest.parquet")
     cache = str(folder / "cache") if use_cache else None
-    return replace(renderer, source=replace(renderer.source, manifest=str(folder / "manifest.parquet"), cache_dir=cache))
+    return replace(
+        renderer, source=replace(renderer.source, manifest=str(folder / "manifest.parquet"), cache_dir=cache)
+    )

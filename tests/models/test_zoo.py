@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -21,6 +22,16 @@ def resnet18() -> nn.Module:
     return build_model("resnet18", 6, source=None, seed=11)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Deep networks on tiny images are many small operations, which threads on a busy machine only slow down."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_trains_a_step_on_tiny_images(architecture: str) -> None:
     model = build_model(architecture, 3, source=None, seed=0).train()

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,15 @@ from transferlib.strategies import get_strategy
 from transferlib.strategies.freezing import TrainedStages, apply_strategy
 
 TINY_VGG = "vgg11_bn"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny images are many small operations, which threads on a busy machine only slow down."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def train_steps(model: nn.Module, stages: TrainedStages, num_steps: int = 2) -> None:

@@ -70,7 +70,7 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
             "skip",
             choices=names.ON_BAD_IMAGE,
         ),
-        Flag("--max-pixels", "data.max_pixels", "Largest width x height that is decoded.", "178956970", "int"),
+        Flag("--max-pixels", "data.max_pixels", "Largest width x height that is decoded.", "110000000", "int"),
         Flag("--max-file-size", "data.max_file_bytes", "Largest file that is read.", "500MB", "bytes"),
         Flag(
             "--cache",

@@ -41,7 +41,7 @@ def resolve_spec(
         verb: compare or train.
         given: Flags as typed.
         spec_file: Of `--spec`; None: `submit.yaml` in the folder, where there is one.
-        folder: The current folder; flags' paths are relative to it, a spec file's to the file's own.
+        folder: The current folder; all relative paths are relative to it.
         problems: What is wrong already.
 
     Raises:
@@ -54,13 +54,11 @@ def resolve_spec(
     notes: list[str] = []
     if path is not None:
         mapping = read_mapping(_read(path), path.name)
-        _make_paths_absolute(mapping, path.parent)
         notes.append(f"Options from {path}; flags go over them.")
         if mapping.get("verb", verb) != verb:
             notes.append(f"{path.name} says verb: {mapping['verb']}; this is submit {verb}.")
     values, wrong = _parse(given)
     found += wrong
-    _make_paths_absolute(values, folder)
     for flag in FLAGS:
         value = _get(values, flag.place)
         if value is not None:
@@ -71,14 +69,19 @@ def resolve_spec(
                 _put(mapping, place, value)
     mapping["verb"] = verb
     if _get(mapping, "output.runs_dir") is None:
-        _put(mapping, "output.runs_dir", str(folder / "runs"))
+        _put(mapping, "output.runs_dir", "runs")
+    _make_paths_absolute(mapping, folder)
     typed = {flag.place: flag for flag in FLAGS if flag.parameter in given}
     spec: JobSpec | None = None
     try:
         spec = JobSpec.from_mapping(mapping)
     except SpecError as error:
         hidden = {flag.place for flag in typed.values() if any(p.startswith(flag.name + ":") for p in wrong)}
-        found += [_by_flag(problem, typed) for problem in error.problems if not _is_about(problem, hidden)]
+        found += [
+            _by_flag(problem.removeprefix("spec: "), typed)
+            for problem in error.problems
+            if not _is_about(problem, hidden)
+        ]
     if found or spec is None:
         raise SpecError(list(dict.fromkeys(found)))
     return Resolved(spec, path, tuple(notes))
@@ -166,6 +169,6 @@ def _by_flag(problem: str, typed: Mapping[str, Flag]) -> str:
     if problem in ("data is missing.", "data.path is missing."):
         return NO_DATA
     for place, flag in typed.items():
-        if problem.startswith(f"{place}:"):
-            return flag.name + problem.removeprefix(place)
+        if problem.startswith((f"{place}:", f"{place}.")):  # with a dot: an item of its list
+            return f"{flag.name}:{problem.split(':', 1)[1]}"
     return problem

@@ -101,7 +101,7 @@ def estimate_cost(demand: Demand) -> Cost:
 def _cache_bytes(spec: JobSpec, num_to_decode: int) -> int:
     if spec.data.cache.mode == "none":
         return 0
-    return int(num_to_decode * spec.short_side**2 * PHOTO_ASPECT * 3)
+    return round(num_to_decode * spec.short_side**2 * PHOTO_ASPECT * 3)
 
 
 def _run_bytes(demand: Demand, arms: Mapping[str, Footprint]) -> int:

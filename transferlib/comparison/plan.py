@@ -118,7 +118,8 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
     refuse_if_too_big(spec, cost, machine)
     idle = resources.gpus - resources.concurrency * resources.workers_per_trial if resources.use_gpu else 0
     if idle:
-        notes = (*notes, f"{idle} of {resources.gpus} GPUs stay idle: {resources.concurrency} trials side by side.")
+        side_by_side = f"{resources.concurrency} trials side by side"
+        notes = (*notes, f"{idle} of {resources.gpus} GPUs {'stays' if idle == 1 else 'stay'} idle: {side_by_side}.")
     return Plan(
         trials=trials,
         workers_per_trial=resources.workers_per_trial,

@@ -121,7 +121,7 @@ def _beyond_machine(wanted: ResourcesSpec, machine: Machine) -> list[str]:
 
 
 def _contradictions(wanted: ResourcesSpec, machine: Machine) -> list[str]:
-    gpus = machine.gpus if wanted.gpus is None else wanted.gpus
+    gpus = min(machine.gpus, machine.gpus if wanted.gpus is None else wanted.gpus)
     ray_cpus = max(2, min(machine.cpus, wanted.cpus or machine.cpus))
     workers = wanted.workers_per_trial or 1
     problems = []

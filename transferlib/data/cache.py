@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from transferlib.data.cache_dir import default_cache_dir
 from transferlib.data.decode import DECODER_VERSION, BadImageError, Limits, check_size, decode_image
 from transferlib.data.eviction import clear_caches, evict_shards, total_bytes
 from transferlib.data.facts import ImageFacts, UnreadableFileError, inspect_file, read_file, stamp_file
@@ -33,12 +33,6 @@ __all__ = ["CacheReader", "DecodedCache", "ImageFacts", "MissingPixelsError", "d
 
 class MissingPixelsError(LookupError):
     """Report an image that the cache does not hold, or holds damaged: ingest its file again."""
-
-
-def default_cache_dir() -> Path:
-    """Return where the cache lies if nothing else is said: $XDG_CACHE_HOME/transferlib or ~/.cache/transferlib."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "transferlib"
 
 
 @dataclass(frozen=True)

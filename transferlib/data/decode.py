@@ -43,7 +43,7 @@ _TURNS = {
 }
 _SWAPS_SIDES = frozenset({5, 6, 7, 8})
 _PNG_END = b"IEND\xaeB`\x82"
-TIFF_STARTS = (b"II*\0", b"MM\0*")
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,15 @@ def decode_image(data: bytes, *, short_side: int | None, limits: Limits) -> Deco
         raise BadImageError(f"file of {len(data):,} bytes is over the limit of {limits.max_file_bytes:,}")
     with quiet_pillow():
         image = _open(data)
-        orientation = _orientation(image, data)
-        size = _seen_size(image, data, orientation)
-        check_size(*size, limits)
+        stored = _stored_size(image, data)
+        check_size(*stored, limits)
         try:
-            return Decoded(_pixels(image, data, size, orientation, short_side), *size)
+            pixels, orientation = _pixels(image, data, stored, short_side)
         # The content is untrusted and Pillow's decoders raise a dozen types on it: whatever one bad file raises must
         # end as this file's reason and never cost its neighbours.
         except Exception as error:
-            raise BadImageError(_reason(error), *size) from None
+            raise BadImageError(_reason(error), *stored) from None
+    return Decoded(pixels, *(stored[::-1] if orientation in _SWAPS_SIDES else stored))
 
 
 def check_size(width: int, height: int, limits: Limits) -> None:
@@ -163,56 +163,42 @@ def _open(data: bytes) -> ImageFile.ImageFile | None:
         raise BadImageError(_reason(error)) from None
 
 
-def _orientation(image: Image.Image | None, data: bytes) -> int:
-    """Return how the decoded pixels still have to be turned, as EXIF has it: 1 (not at all) to 8.
-
-    Pillow turns what it reads from a TIFF by itself, and nothing else.
-    """
-    if image is not None and image.format == "TIFF" and not has_deep_colour(image):
-        return 1
-    try:
-        if image is None or image.format == "TIFF":
-            value: object = tiff_header(data)[2]
-        else:
-            value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # broken EXIF says nothing about the picture
-        return 1
-    return value if isinstance(value, int) and value in _TURNS else 1
-
-
-def _seen_size(image: Image.Image | None, data: bytes, orientation: int) -> tuple[int, int]:
-    if image is None:
-        try:
-            width, height, _ = tiff_header(data)
-        except Exception as error:
-            raise BadImageError(_reason(error)) from None
-    else:
-        width, height = image.size
-        if image.format == "TIFF":
-            return width, height
-    return (height, width) if orientation in _SWAPS_SIDES else (width, height)
+def _stored_size(image: ImageFile.ImageFile | None, data: bytes) -> tuple[int, int]:
+    """Return (width, height) as the header has it, before any turning."""
+    if image is not None and image.format != "TIFF":
+        return image.size
+    try:  # Pillow reports a TIFF's size as turned already
+        return tiff_header(data)[:2]
+    except Exception as error:
+        raise BadImageError(_reason(error)) from None
 
 
 def _pixels(
-    image: Image.Image | None, data: bytes, size: tuple[int, int], orientation: int, short_side: int | None
-) -> npt.NDArray[np.uint8]:
-    """Decode, make RGB, resize and turn; `size` is (width, height) as seen."""
+    image: ImageFile.ImageFile | None, data: bytes, stored: tuple[int, int], short_side: int | None
+) -> tuple[npt.NDArray[np.uint8], int]:
+    """Decode, make RGB, resize and turn.
+
+    Returns:
+        The pixels [H, W, 3] as seen, and the orientation that led there.
+    """
     box = None
     if image is not None and short_side is not None and image.format in ("JPEG", "MPO"):
         drafted = image.draft(image.mode, (short_side * DRAFT_MARGIN, short_side * DRAFT_MARGIN))
         box = drafted[1] if drafted else None
     rgb = Image.fromarray(read_deep(data)) if image is None else _to_rgb(image, data)
+    orientation = _orientation(image, data)
+    is_turned = image is None or image.format == "TIFF"  # both Pillow and OpenCV turn a TIFF themselves, and only that
     if short_side is not None:
-        width, height = size if orientation not in _SWAPS_SIDES else size[::-1]
+        width, height = stored[::-1] if is_turned and orientation in _SWAPS_SIDES else stored
         height, width = resized_shape(height, width, short_side)
         if (width, height) != rgb.size:
             rgb = rgb.resize((width, height), Image.Resampling.BILINEAR, box=box)
-    if orientation in _TURNS:
+    if orientation in _TURNS and not is_turned:
         rgb = rgb.transpose(_TURNS[orientation])
-    return np.ascontiguousarray(np.asarray(rgb))
+    return np.ascontiguousarray(np.asarray(rgb)), orientation
 
 
-def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
+def _to_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     if image.format == "PNG" and _PNG_END not in data:
         raise OSError("image file is truncated (no end chunk)")
     is_deep = has_deep_colour(image)
@@ -224,6 +210,21 @@ def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
     if image.has_transparency_data:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _orientation(image: Image.Image | None, data: bytes) -> int:
+    """Return EXIF's orientation of a loaded image, 1 to 8; 1 where there is none or it cannot be read.
+
+    Only after loading: for a PNG, Pillow would decode it to look for EXIF.
+    """
+    try:
+        if image is None or image.format == "TIFF":
+            value: object = tiff_header(data)[2]
+        else:
+            value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # broken EXIF says nothing about the picture
+        return 1
+    return value if isinstance(value, int) and value in _TURNS else 1
 
 
 def _reason(error: Exception) -> str:

@@ -75,7 +75,8 @@ def tiff_header(data: bytes) -> tuple[int, int, int]:
         Exception: Of many types, where the header is broken.
     """
     file = io.BytesIO(data)
-    directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+    is_big = data[2:4] in (b"+\0", b"\0+")  # BigTIFF's header is twice as long
+    directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if is_big else 8))
     file.seek(directory.next)
     directory.load(file)
     return int(directory[_WIDTH_TAG]), int(directory[_HEIGHT_TAG]), int(directory.get(_ORIENTATION_TAG, 1))

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from transferlib.data.facts import ImageFacts
 from transferlib.data.health import check_classes, check_strict, summarise
 from transferlib.data.images import ImageTable, image_keys
-from transferlib.data.listing import Listing, SkippedFile, split_roles
-from transferlib.data.splits import OUT, Candidates, assign_splits
+from transferlib.data.listing import Entry, Listing, SkippedFile, SplitRoles, split_roles
+from transferlib.data.splits import OUT, Assignment, Candidates, assign_splits
 from transferlib.errors import DataError
 from transferlib.names import SPLITS
 from transferlib.runs import write_atomic
@@ -166,35 +166,20 @@ class Manifest:
 def _rows(listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec) -> list[dict[str, Any]]:
     """Return a row for each file seen, in no order."""
     pairs = list(zip(listing.entries, facts, strict=True))
-    good = [(entry, fact) for entry, fact in pairs if fact.is_good]
-    candidates = Candidates(
-        image_ids=[entry.image_id for entry, _ in good],
-        sha256=[fact.sha256 for _, fact in good],
-        labels=[entry.label for entry, _ in good],
-        groups=[entry.group for entry, _ in good],
-        given=[entry.split for entry, _ in good],
-    )
     roles = split_roles({entry.split or "" for entry in listing.entries})
-    assigned = assign_splits(
-        candidates,
-        roles,
-        classes=listing.classes,
-        val=spec.split.val,
-        test=spec.split.test,
-        seed=spec.split.seed,
-    )
+    good = [(entry, fact) for entry, fact in pairs if fact.is_good]
+    assigned = _assign(good, roles, listing.classes, spec)
     place = {entry.image_id: row for row, (entry, _) in enumerate(good)}
     rows = []
     for entry, fact in pairs:
         row = place.get(entry.image_id)
         given = roles.renamed.get(entry.split or "", entry.split)
-        split = given if row is None or assigned.splits[row] == OUT else SPLITS[assigned.splits[row]]
         rows.append(
             {
                 "image_id": entry.image_id,
                 "uri": entry.uri,
                 "label": entry.label,
-                "split": split,
+                "split": given if row is None or assigned.splits[row] == OUT else SPLITS[assigned.splits[row]],
                 "group": entry.group,
                 "sha256": fact.sha256 or None,
                 "width": fact.width or None,
@@ -207,3 +192,17 @@ def _rows(listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec) -> list
         seen = {"image_id": skipped.image_id, "uri": skipped.uri, "label": skipped.label or None}
         rows.append({**seen, "split": skipped.split, "status": "skipped", "reason": skipped.reason})
     return rows
+
+
+def _assign(
+    good: Sequence[tuple[Entry, ImageFacts]], roles: SplitRoles, classes: Sequence[str], spec: DataSpec
+) -> Assignment:
+    candidates = Candidates(
+        image_ids=[entry.image_id for entry, _ in good],
+        sha256=[fact.sha256 for _, fact in good],
+        labels=[entry.label for entry, _ in good],
+        groups=[entry.group for entry, _ in good],
+        given=[entry.split for entry, _ in good],
+    )
+    cut = spec.split
+    return assign_splits(candidates, roles, classes=classes, val=cut.val, test=cut.test, seed=cut.seed)

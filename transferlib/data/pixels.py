@@ -195,11 +195,11 @@ def _greyscale(factor: float, image: Image, pending: Matrix | None) -> Matrix:
 
 
 def _hue(image: Image, values: list[float], sheets: Sheets) -> Image:
-    # In floats: 8-bit hue has steps of up to 6 grey levels. Degrees beyond 0 to 360 come round by themselves.
+    # In floats: 8-bit hue has steps of up to 6 grey levels. OpenCV brings degrees over 360 round, not those under 0.
     rgb, hsv = (sheet[: image.size].reshape(image.shape) for sheet in sheets)
     np.copyto(rgb, image)
     cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV, dst=hsv)
-    hsv[..., 0] += np.float32(values[0] * 360)
+    hsv[..., 0] += np.float32(values[0] % 1 * 360)
     cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=rgb)
     shifted: Image = cv2.convertScaleAbs(rgb)
     return shifted

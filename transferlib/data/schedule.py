@@ -35,6 +35,11 @@ class Position(NamedTuple):
     """Train step within the epoch, from 0; the number of train steps: trained, validation of this epoch comes next."""
 
 
+START = Position(0, 0)
+PHASES: tuple[Phase, ...] = ("train", "val", "test")
+"""A phase's code, where a number is needed, is its index here (as in `names.SPLITS`)."""
+
+
 @dataclass(frozen=True, eq=False)
 class StepShare:
     """Name what one rank does in one step."""
@@ -92,7 +97,7 @@ class Schedule:
         rows = self.images.rows("train")
         return rows[permutation(len(rows), self.seed, epoch)]
 
-    def steps(self, rank: int, world_size: int, start: Position = Position(0, 0)) -> Iterator[StepShare]:
+    def steps(self, rank: int, world_size: int, start: Position = START) -> Iterator[StepShare]:
         """Yield a rank's shares from a position to the end: an epoch's train steps, then its validation, and so on.
 
         Args:
@@ -142,9 +147,7 @@ def permutation(length: int, seed: int, epoch: int) -> Rows:
     return np.argsort(generator.random_raw(length), kind="stable")
 
 
-def _share(
-    phase: Phase, epoch: int, step: int, num_steps: int, rows: Rows, rank: int, world_size: int
-) -> StepShare:
+def _share(phase: Phase, epoch: int, step: int, num_steps: int, rows: Rows, rank: int, world_size: int) -> StepShare:
     first, last = (len(rows) * r // world_size for r in (rank, rank + 1))
     return StepShare(phase, epoch, step, num_steps, len(rows), first, rows[first:last])
 

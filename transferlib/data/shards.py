@@ -130,7 +130,7 @@ def publish(temporary: Path) -> Path:
     """
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
-    now = time.time_ns()
+    now = time.time_ns()  # finer than the stamps of a file system, so that of two files the later one sorts later
     os.utime(temporary, ns=(now, now))
     kept = temporary.stat().st_mtime_ns  # file systems keep fewer digits than a clock gives
     final = temporary.with_name(f"{kept:020d}-{temporary.stem}{SUFFIX}")

@@ -68,7 +68,9 @@ class OpenSource:
     @cached_property
     def _cache(self) -> DecodedCache | None:
         source = self._source
-        return None if source.cache_dir is None else DecodedCache(Path(source.cache_dir), source.short_side, source.limits)
+        return (
+            None if source.cache_dir is None else DecodedCache(Path(source.cache_dir), source.short_side, source.limits)
+        )
 
     @cached_property
     def _reader(self) -> CacheReader | None:
@@ -88,11 +90,11 @@ class OpenSource:
         """
         if self._reader is None:
             return [self._decoded(int(row)) for row in rows]
-        found = [self._find(int(row)) for row in rows]
-        if missing := [int(row) for row, pixels in zip(rows, found, strict=True) if pixels is None]:
+        found = {int(row): self._find(int(row)) for row in rows}
+        if missing := [row for row, pixels in found.items() if pixels is None]:
             self._rebuild(missing)
-            found = [self._find(int(row)) if pixels is None else pixels for row, pixels in zip(rows, found, strict=True)]
-        return [pixels for pixels in found if pixels is not None]
+            found |= {row: self._find(row) for row in missing}
+        return [pixels for row in rows if (pixels := found[int(row)]) is not None]
 
     def _find(self, row: int) -> Pixels | None:
         assert self._reader is not None

@@ -1,8 +1,8 @@
 """The same images as a plain `torch.utils.data.Dataset`, for notebooks: pixel for pixel what a training saw.
 
-    dataset = ImageDataset("runs/<id>/manifest.parquet", "train", augmentation="standard", seed=0)
-    dataset.set_epoch(3)
-    image, label = dataset[0]
+dataset = ImageDataset("runs/<id>/manifest.parquet", "train", augmentation="standard", seed=0)
+dataset.set_epoch(3)
+image, label = dataset[0]
 """
 
 from __future__ import annotations

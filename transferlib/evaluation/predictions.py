@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -12,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transferlib.errors import DataError, TrialError
-from transferlib.runs import write_atomic
+from transferlib.data.images import ImageTable
+from transferlib.data.manifest import Manifest
+from transferlib.errors import DataError, RunFolderError, TrialError
+from transferlib.evaluation.completeness import completeness_problems, some_of
+from transferlib.runs import RunFolder, TrialFolder, read_json, write_atomic
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-
-    from transferlib.data.manifest import ImageTable
 
 CLASSES_KEY = b"classes"
 
@@ -35,8 +37,6 @@ SCHEMA = pa.schema(
     ]
 )
 """The columns of `predictions.parquet`, in order; `classes` (a JSON list, by label index) is in the file's metadata."""
-
-_SHOWN = 3
 
 
 class Source(NamedTuple):
@@ -109,13 +109,14 @@ class Predictions:
                 f"{source}: {expected[0]} image ids and {expected[1]} classes, but labels of shape "
                 f"{list(label_array.shape)} and logits of shape {list(logit_array.shape)}."
             )
-        if label_array.size and not (0 <= label_array.min() and label_array.max() < len(classes)):
+        if label_array.size and (label_array.min() < 0 or label_array.max() >= len(classes)):
             raise DataError(
-                f"{source}: labels from {label_array.min()} to {label_array.max()}, but classes 0 to {len(classes) - 1}."
+                f"{source}: labels from {label_array.min()} to {label_array.max()}, "
+                f"but classes 0 to {len(classes) - 1}."
             )
         bad = np.flatnonzero(~np.isfinite(logit_array).all(axis=1))
         if bad.size:
-            shown = ", ".join(image_ids[row] for row in bad[:_SHOWN])
+            shown = some_of([image_ids[row] for row in bad.tolist()])
             raise TrialError(f"{source}: logits of {bad.size} of {expected[0]} images are not finite: {shown}.")
         return cls(source, tuple(image_ids), label_array, logit_array, tuple(classes))
 
@@ -166,8 +167,13 @@ class Predictions:
         flat = lists.flatten().to_numpy()
         if lists.null_count or flat.size != table.num_rows * len(classes):
             raise DataError(f"{path}: logits are not {len(classes)} values an image.")
+        run, arm, seed, candidate, split = (values[0] for values in keys)
         return cls.from_arrays(
-            *(values[0] for values in keys),
+            run=run,
+            arm=arm,
+            seed=seed,
+            candidate=candidate,
+            split=split,
             image_ids=table["image_id"].to_pylist(),
             labels=table["label"].to_numpy(),
             logits=flat.reshape(table.num_rows, len(classes)),
@@ -203,19 +209,7 @@ class Predictions:
                 f"{self.source}: classes {list(self.classes)} are not the manifest's {list(images.classes)}."
             )
         expected = {images.image_ids[row]: int(images.labels[row]) for row in images.rows(split)}
-        seen = set(self.image_ids)
-        twice = sorted({image for image in seen if self.image_ids.count(image) > 1} if len(seen) < len(self) else ())
-        other = [i for i, label in zip(self.image_ids, self.labels, strict=True) if expected.get(i, label) != label]
-        problems = [
-            f"{len(ids)} {what}: {', '.join(ids[:_SHOWN])}{' ...' if len(ids) > _SHOWN else ''}"
-            for what, ids in (
-                ("missing", sorted(expected.keys() - seen)),
-                ("twice there", twice),
-                ("not of this split", sorted(seen - expected.keys())),
-                ("with another label", other),
-            )
-            if ids
-        ]
+        problems = completeness_problems(self.image_ids, self.labels.tolist(), expected)
         if problems:
             raise DataError(
                 f"{self.source} are not the manifest's {len(expected)} {split} images: {'; '.join(problems)}. "
@@ -255,3 +249,58 @@ def read_predictions(path: Path) -> Iterator[Predictions]:
                 raise DataError(f"{path} holds the {predictions.source} twice.")
             seen.add(predictions.source)
             yield predictions
+
+
+def merge_predictions(run: RunFolder) -> None:
+    """Join the trials' tables into `predictions.parquet`: validation of every trial that is done, test of the chosen.
+
+    Rows are in the order of arm, seed, candidate and split, then of the manifest. One table is in memory at a time.
+
+    Args:
+        run: Holds the manifest, `choice.json` and the trials.
+
+    Raises:
+        DataError: A table is missing or is not exactly the manifest's images, or a trial that was not chosen has read
+            the test set.
+        RunFolderError: No choice is saved yet.
+    """
+    choice = read_json(run.choice)
+    if choice is None:
+        raise RunFolderError(f"{run.choice} is missing: predictions are joined after the choice on validation.")
+    images = Manifest.load(run.manifest).images()
+    sources = list(_sources(run, {trial["trial_id"] for trial in choice["chosen"]}))
+    temporary = run.predictions.with_name(f".{run.predictions.name}.{os.getpid()}.tmp")
+    try:
+        with pq.ParquetWriter(temporary, schema_with(images.classes), compression="zstd") as writer:
+            for path, source in sources:
+                table = _trial_table(path, source, images)
+                writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, run.predictions)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sources(run: RunFolder, chosen: Collection[str]) -> Iterator[tuple[Path, Source]]:
+    """Yield the tables that belong into `predictions.parquet`, in its order."""
+    ended = [TrialFolder(path.parent).read_result() for path in run.path.glob("trials/*/result.json")]
+    done = [result for result in ended if result is not None and result.state == "done"]
+    for result in sorted(done, key=lambda r: (r.arm, r.seed, r.candidate)):
+        folder, key = run.trial(result.trial_id), (run.run_id, result.arm, result.seed, result.candidate)
+        yield folder.predictions("val"), Source(*key, "val")
+        if result.trial_id in chosen:
+            yield folder.predictions("test"), Source(*key, "test")
+        elif folder.predictions("test").exists():
+            raise DataError(f"{folder.predictions('test')} exists, but {result.trial_id} was not chosen on validation.")
+
+
+def _trial_table(path: Path, source: Source, images: ImageTable) -> pa.Table:
+    """Return one trial's table, checked, in the manifest's order."""
+    predictions = Predictions.load(path)
+    if predictions.source != source:
+        raise DataError(
+            f"{path} holds the {predictions.source} of run {predictions.source.run}; expected the {source}."
+        )
+    predictions.check_complete(images, source.split)
+    return predictions.in_order_of(images).to_table()

@@ -41,7 +41,7 @@ def find_run_model(folder: Path, architecture: str) -> RunModel:
     run = RunFolder(folder)
     if not (folder / "trials").is_dir():
         raise WeightsError(f"--weights {folder}: not a run folder (it has no trials/). Give runs/<id>, or a file.")
-    trials = [TrialFolder(path) for path in sorted((folder / "trials").iterdir())]
+    trials = [TrialFolder(path) for path in sorted((folder / "trials").iterdir()) if path.is_dir()]
     results = [(result, trial) for trial in trials if (result := trial.read_result()) and result.state == "done"]
     kept = [(result, trial) for result, trial in results if trial.best.is_file()]
     fitting = [(result, trial) for result, trial in kept if result.architecture == architecture]

@@ -29,7 +29,7 @@ class IndexBlocks(Datasource):
     """
 
     def __init__(self, tables: Sequence[pa.Table]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._tables = tables
 
     def get_name(self) -> str:
@@ -75,9 +75,7 @@ def run_blocks(
     with quiet_console():
         dataset = ray.data.read_datasource(
             IndexBlocks(blocks), override_num_blocks=len(blocks), num_cpus=cpus_per_task
-        ).map_batches(
-            function, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=cpus_per_task
-        )
+        ).map_batches(function, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=cpus_per_task)
         _configure(dataset.context, cpus, memory_bytes)
         # Not iter_batches: closing it early kills the worker processes (the next stream waits seconds for new ones), it
         # leaves a thread behind when it does not prefetch, and starts an actor when it does.

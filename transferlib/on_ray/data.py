@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,15 +19,20 @@ from transferlib.data.batches import Batch, Pixels, Renderer
 from transferlib.data.cache import DecodedCache
 from transferlib.data.decode import Limits
 from transferlib.data.facts import ImageFacts, inspect_file
-from transferlib.data.schedule import Rows, StepShare
-from transferlib.names import SPLITS
+from transferlib.data.schedule import PHASES, Rows, StepShare
+from transferlib.on_ray.blocks import run_blocks
 from transferlib.on_ray.pump import Pump
 
 MIB = 1 << 20
 _SEGMENT_ROWS = (8_192, 65_536)
+"""Rows of a stream's first run of Ray Data and of each later one."""
 _FIRST_BLOCK_ROWS = 32
 _MAX_BLOCK_ROWS = 512
-_INGEST_FILES_PER_BLOCK = 64
+_BLOCKS_IN_MEMORY = 12
+"""Blocks that a stream may hold at most: being rendered, waiting, with the consumer."""
+_FILES_PER_BLOCK = 64
+
+Segment = list[StepShare]
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,8 @@ class RayStream:
     Args:
         renderer: What makes pixels.
         cpus: Logical CPUs that this stream's tasks may take together; may be a fraction.
-        rows_per_block: Images a task renders; None: as many as fit a twelfth of `memory_bytes`, at most 512.
-        memory_bytes: Object store that this stream's blocks may take, whatever the number of images.
+        rows_per_block: Images a task renders; None: what `memory_bytes` allows, at most 512.
+        memory_bytes: Object store that this stream may take, whatever the number of images and epochs.
     """
 
     renderer: Renderer
@@ -49,48 +54,26 @@ class RayStream:
     def open(self, steps: Iterator[StepShare]) -> Generator[Batch, None, None]:
         """Start rendering at once and yield exactly one batch a share, in order.
 
-        Closing the generator, or dropping it, ends the tasks behind it.
+        Closing the generator, or letting go of it, ends the tasks behind it.
+
+        Args:
+            steps: Read in another thread, somewhat ahead.
+
+        Raises:
+            DataError: An image is gone or changed.
+            ray.exceptions.RayError: Ray could not run the tasks.
         """
-        pump: Pump[list[StepShare] | pa.Table] = Pump(lambda: self._segments(steps))
-        batches = self._cut(pump)
+        batches = self._batches(Pump(partial(self._segments, steps)))
         next(batches)  # into its `try`, so that close() ends the pump even before the first batch was asked for
-        return batches  # type: ignore[return-value]
+        return cast("Generator[Batch, None, None]", batches)
 
-    def _segments(self, steps: Iterator[StepShare]) -> Generator[list[StepShare] | pa.Table, None, None]:
-        """Yield the shares of each segment, then its rendered blocks; one run of Ray Data a segment.
-
-        A segment bounds what Ray Data must know beforehand, so that memory does not grow with epochs or images. The
-        first one is small, since nothing starts before a segment's index is stored.
-        """
-        sizes = _SEGMENT_ROWS
-        while segment := _take(steps, sizes[0]):
-            sizes = sizes[1:] or sizes
-            yield segment
-            index = _index_table(segment)
-            if index.num_rows:
-                render = partial(render_block, renderer=self.renderer)
-                yield from run_blocks(self._blocks(index), render, self.cpus, self.memory_bytes)
-
-    def _blocks(self, index: pa.Table) -> list[pa.Table]:
-        """Cut an index: blocks double up to the full size, so that the first step can start early."""
-        full = self.rows_per_block or self._rows_that_fit()
-        size, at, blocks = min(full, _FIRST_BLOCK_ROWS), 0, []
-        while at < index.num_rows:
-            blocks.append(index.slice(at, size))
-            at, size = at + size, min(full, size * 2)
-        return blocks
-
-    def _rows_that_fit(self) -> int:
-        return max(1, min(_MAX_BLOCK_ROWS, self.memory_bytes // 12 // (3 * self.renderer.image_size**2)))
-
-    def _cut(self, pump: Pump[list[StepShare] | pa.Table]) -> Generator[Batch | None, None, None]:
-        size = self.renderer.image_size
+    def _batches(self, pump: Pump[Segment | pa.Table]) -> Generator[Batch | None, None, None]:
         try:
             yield None
             labels = self.renderer.source.open().images.labels
             items = iter(pump)
             for segment in items:
-                rendered = _RenderedRows(items, size)
+                rendered = _RenderedRows(items, self.renderer.image_size)
                 for share in segment:
                     batch_labels = labels[share.rows]
                     batch_labels.flags.writeable = False
@@ -98,50 +81,96 @@ class RayStream:
         finally:
             pump.close()
 
+    def _segments(self, steps: Iterator[StepShare]) -> Generator[Segment | pa.Table, None, None]:
+        """Yield the shares of each segment, then its rendered blocks; a segment is one run of Ray Data.
+
+        Segments bound what Ray Data must know beforehand, so that memory does not grow with epochs or images. The first
+        one is small: nothing starts before a segment's index is stored.
+        """
+        size, next_size = _SEGMENT_ROWS
+        render = partial(render_block, renderer=self.renderer)
+        while segment := _take(steps, size):
+            size = next_size
+            yield segment
+            index = _index(segment)
+            if index.num_rows:
+                yield from run_blocks(self._blocks(index), render, self.cpus, self.memory_bytes)
+
+    def _blocks(self, index: pa.Table) -> list[pa.Table]:
+        """Cut an index; blocks double up to the full size, so that the first step can start early."""
+        image_bytes = 3 * self.renderer.image_size**2
+        fitting = max(1, min(_MAX_BLOCK_ROWS, self.memory_bytes // _BLOCKS_IN_MEMORY // image_bytes))
+        full = self.rows_per_block or fitting
+        size, at, blocks = min(full, _FIRST_BLOCK_ROWS), 0, []
+        while at < index.num_rows:
+            blocks.append(index.slice(at, size))
+            at, size = at + size, min(full, size * 2)
+        return blocks
+
 
 class _RenderedRows:
-    """Cut the blocks of one segment into steps."""
+    """Cut the rendered blocks of one segment into steps.
 
-    def __init__(self, items: Iterator[Any], image_size: int) -> None:
-        self._items = items
+    Args:
+        blocks: Tables as `render_block` makes them.
+        image_size: Side of the images, pixels.
+    """
+
+    def __init__(self, blocks: Iterator[pa.Table], image_size: int) -> None:
+        self._blocks = blocks
         self._pixels: Pixels = np.empty((0, image_size, image_size, 3), np.uint8)
         self._rows: Rows = np.empty(0, np.int64)
-        self._at = 0
 
     def take(self, share: StepShare) -> Pixels:
-        """Return the next share's pixels; a view where one block holds them all."""
-        parts: list[Pixels] = []
-        wanted = len(share.rows)
-        while True:
-            end = min(self._at + wanted, len(self._rows))
-            # Ray Data promises the order; a batch under the wrong labels would be silent, so it is looked at.
-            done = len(share.rows) - wanted
-            if not np.array_equal(self._rows[self._at : end], share.rows[done : done + end - self._at]):
-                raise RuntimeError(f"Ray Data delivered other rows than asked for at {share}")
-            parts.append(self._pixels[self._at : end])
-            wanted -= end - self._at
-            self._at = end
-            if not wanted:
-                break
-            self._load(next(self._items))
+        """Return the next share's pixels, read-only; a view where one block holds them all."""
+        parts = [self._take_from_block(share.rows)]
+        taken = len(parts[0])
+        while taken < len(share.rows):
+            self._load(next(self._blocks))
+            parts.append(self._take_from_block(share.rows[taken:]))
+            taken += len(parts[-1])
         parts = [part for part in parts if len(part)] or parts[:1]
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
         pixels.flags.writeable = False
         return pixels
 
+    def _take_from_block(self, wanted: Rows) -> Pixels:
+        count = min(len(wanted), len(self._rows))
+        # The order is promised; a batch under the wrong labels would be silent, so it is checked all the same.
+        if not np.array_equal(self._rows[:count], wanted[:count]):
+            raise RuntimeError("Ray Data delivered rows in another order than asked for.")
+        pixels = self._pixels[:count]
+        self._rows, self._pixels = self._rows[count:], self._pixels[count:]
+        return pixels
+
     def _load(self, block: pa.Table) -> None:
         self._rows = block.column("row").to_numpy()
-        column = block.column("pixels").combine_chunks()
-        flat = column.flatten().to_numpy(zero_copy_only=True)
+        flat = block.column("pixels").combine_chunks().flatten().to_numpy(zero_copy_only=True)
         self._pixels = flat.reshape(len(self._rows), *self._pixels.shape[1:])
-        self._at = 0
+
+
+def _take(steps: Iterator[StepShare], num_rows: int) -> Segment:
+    """Take shares until they have so many rows, or as many steps (some may be empty)."""
+    segment: Segment = []
+    taken = 0
+    while max(taken, len(segment)) < num_rows and (share := next(steps, None)) is not None:
+        segment.append(share)
+        taken += len(share.rows)
+    return segment
+
+
+def _index(segment: Segment) -> pa.Table:
+    sizes = [len(share.rows) for share in segment]
+    phases = np.repeat(np.array([PHASES.index(share.phase) for share in segment], np.int8), sizes)
+    epochs = np.repeat(np.array([share.epoch for share in segment], np.int32), sizes)
+    return pa.table({"phase": phases, "epoch": epochs, "row": np.concatenate([share.rows for share in segment])})
 
 
 def render_block(index: pa.Table, renderer: Renderer) -> pa.Table:
     """Render a block of an index; runs in Ray Data tasks.
 
     Args:
-        index: Columns phase (index into `names.SPLITS`), epoch, row.
+        index: Columns phase (index into PHASES), epoch, row.
         renderer: What makes pixels; its source stays open in the process between tasks.
 
     Returns:
@@ -150,7 +179,7 @@ def render_block(index: pa.Table, renderer: Renderer) -> pa.Table:
     phases, epochs, rows = (index.column(name).to_numpy() for name in ("phase", "epoch", "row"))
     edges = np.flatnonzero((np.diff(phases) != 0) | (np.diff(epochs) != 0)) + 1
     runs = zip([0, *edges], [*edges, len(rows)], strict=True)
-    parts = [renderer.render(SPLITS[phases[a]], int(epochs[a]), rows[a:b]) for a, b in runs]
+    parts = [renderer.render(PHASES[phases[a]], int(epochs[a]), rows[a:b]) for a, b in runs]
     pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), pixels[0].size)
     return pa.table({"row": index.column("row"), "pixels": lists})
@@ -174,26 +203,24 @@ def ingest_images(
 
     Returns:
         The facts of each file, in the order given.
+
+    Raises:
+        DataError: The cache cannot be written.
     """
-    facts = list(cache.known(uris)) if cache else [None] * len(uris)
-    missing = [i for i, fact in enumerate(facts) if fact is None]
-    blocks = [
-        pa.table({"uri": [uris[i] for i in missing[at : at + _INGEST_FILES_PER_BLOCK]]})
-        for at in range(0, len(missing), _INGEST_FILES_PER_BLOCK)
-    ]
-    done = len(uris) - len(missing)
-    slots = iter(missing)
-    if blocks:
-        for block in run_blocks(blocks, partial(ingest_block, cache=cache, limits=limits), cpus, 64 * MIB):
-            for row in block.to_pylist():
-                facts[next(slots)] = ImageFacts(**row)
-            done += block.num_rows
-            if on_progress:
-                on_progress(done, len(uris))
-    complete = [fact for fact in facts if fact is not None]
-    if len(complete) != len(uris):
-        raise RuntimeError(f"Ray Data delivered facts of {len(complete)} of {len(uris)} files")
-    return complete
+    facts: dict[int, ImageFacts] = {}
+    if cache is not None:
+        facts = {i: known for i, known in enumerate(cache.known(uris)) if known is not None}
+    missing = [i for i in range(len(uris)) if i not in facts]
+    if missing:
+        starts = range(0, len(missing), _FILES_PER_BLOCK)
+        blocks = [pa.table({"uri": [uris[i] for i in missing[at : at + _FILES_PER_BLOCK]]}) for at in starts]
+        read = run_blocks(blocks, partial(ingest_block, cache=cache, limits=limits), cpus, 64 * MIB)
+        places = iter(missing)
+        for block in read:
+            facts |= {next(places): ImageFacts(**row) for row in block.to_pylist()}
+            if on_progress is not None:
+                on_progress(len(facts), len(uris))
+    return [facts[i] for i in range(len(uris))]
 
 
 def ingest_block(block: pa.Table, cache: DecodedCache | None, limits: Limits) -> pa.Table:
@@ -208,7 +235,6 @@ def ingest_block(block: pa.Table, cache: DecodedCache | None, limits: Limits) ->
         Columns sha256, width, height, reason.
     """
     uris = block.column("uri").to_pylist()
-    facts = cache.ingest(uris) if cache else [inspect_file(uri, limits) for uri in uris]
-    return pa.Table.from_pylist(
-        [{"sha256": f.sha256, "width": f.width, "height": f.height, "reason": f.reason} for f in facts]
-    )
+    facts = [inspect_file(uri, limits) for uri in uris] if cache is None else cache.ingest(uris)
+    columns = ("sha256", "width", "height", "reason")
+    return pa.table({name: [getattr(fact, name) for fact in facts] for name in columns})

@@ -115,6 +115,8 @@ class _Job:
         prepared = settle(run, prepared, plan)
         origins = dict.fromkeys(prepared.origins.values())
         self.tell(f"Weights: {'; '.join(origins)}. Precision {prepared.precision}, {plan.threads_per_worker} threads.")
+        for note in prepared.notes:
+            self.tell(note)
         for trial in plan.trials:
             folder = run.trial(trial.trial_id)
             if not folder.spec.exists():

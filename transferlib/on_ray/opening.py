@@ -37,6 +37,8 @@ class Prepared:
     """By architecture; absent where weights are "none"."""
     origins: dict[str, str]
     """Where the weights of each architecture came from, in words."""
+    notes: list[str]
+    """What a user should know about them."""
 
     @classmethod
     def load(cls, run: RunFolder) -> Prepared | None:

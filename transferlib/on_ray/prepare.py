@@ -109,16 +109,18 @@ def _prepare_models(spec_yaml: str, use_gpu: bool) -> Prepared | Exception:
     device = torch.device("cuda" if use_gpu else "cpu")
     sha256: dict[str, str] = {}
     origins: dict[str, str] = {}
+    notes: list[str] = []
     try:
         for architecture in spec.models.architectures:
             source = load_source_weights(spec.models.weights, architecture)
             origins[architecture] = "none: random weights" if source is None else source.origin
             if source is not None:
                 sha256[architecture] = source.sha256
+                notes += [note for note in source.notes if note not in notes]
         precision = resolve_precision(spec.training.precision, device)
     except TransferlibError as error:
         return error  # an answer to the user, not a crash of this process
-    return Prepared(precision=precision, source_sha256=sha256, origins=origins)
+    return Prepared(precision=precision, source_sha256=sha256, origins=origins, notes=notes)
 
 
 def settle(run: RunFolder, prepared: Prepared, plan: Plan) -> Prepared:

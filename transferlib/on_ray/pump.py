@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -29,6 +30,8 @@ class Pump(Generic[Item]):
         self._is_closed = False
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="transferlib-pump", daemon=True)
+        # A stream that outlives Ray would make Ray Data start a Ray of its own while the process ends.
+        atexit.register(self.close)
         self._thread.start()
 
     def __iter__(self) -> Iterator[Item]:
@@ -52,6 +55,7 @@ class Pump(Generic[Item]):
             self._ready.clear()
             self._change.notify_all()
         self._thread.join(_CLOSE_TIMEOUT_S)
+        atexit.unregister(self.close)
 
     def _run(self) -> None:
         items = self._make()

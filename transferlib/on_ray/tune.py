@@ -99,6 +99,7 @@ def run_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> dict[
                 storage_path=scratch,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 callbacks=[],
             ),
         )

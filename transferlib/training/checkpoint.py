@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors.torch import save_file
 from torch import Tensor
 
 from transferlib.data.schedule import Position
@@ -89,7 +90,7 @@ class CheckpointStore:
                 shutil.rmtree(target)
             os.rename(temporary, target)
             _fsync_folder(self.folder)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(
                 f"The checkpoint {target} could not be written: {error}. "
@@ -129,8 +130,17 @@ class CheckpointStore:
             else:
                 return checkpoint
         if positions:
-            log.warning("None of the %d checkpoints in %s can serve: training begins anew.", len(positions), self.folder)
+            log.warning("None of %d checkpoints in %s can serve: training begins anew.", len(positions), self.folder)
         return None
+
+    def discard_after(self, position: Position) -> None:
+        """Remove what lies beyond the position that training goes on from: checkpoints that cannot serve.
+
+        They would stand among the last two, in the place of good ones.
+        """
+        for later in self.positions():
+            if later > position:
+                shutil.rmtree(self.folder / _name(later), ignore_errors=True)
 
     def drop(self) -> None:
         """Remove all checkpoints; of a trial that is finished."""
@@ -162,30 +172,31 @@ def _write(folder: Path, tensors: Tensors, state_after: Callable[[float], dict[s
     started_at = time.perf_counter()
     facts = {}
     for name, named in tensors.items():
-        # One file at a time, so that at most one of them is in memory twice.
-        raw = save_tensors({key: value.detach().cpu().contiguous() for key, value in named.items()})
-        facts[f"{name}{_SUFFIX}"] = _write_file(folder / f"{name}{_SUFFIX}", raw)
-        del raw
+        path = folder / f"{name}{_SUFFIX}"
+        # Straight to the file: as bytes first, the tensors would be in memory twice more.
+        save_file({key: value.detach().cpu().contiguous() for key, value in named.items()}, path)
+        facts[path.name] = _commit_file(path)
     state = state_after(time.perf_counter() - started_at)
-    facts[_STATE] = _write_file(folder / _STATE, json.dumps(state, indent=1).encode())
-    _write_file(folder / _MANIFEST, json.dumps({"schema": 1, "files": facts}, indent=1).encode())
+    (folder / _STATE).write_text(json.dumps(state, indent=1))
+    facts[_STATE] = _commit_file(folder / _STATE)
+    (folder / _MANIFEST).write_text(json.dumps({"schema": 1, "files": facts}, indent=1))
+    _commit_file(folder / _MANIFEST)
     _fsync_folder(folder)
     return state
 
 
-def _write_file(path: Path, raw: bytes) -> dict[str, int | str]:
-    with open(path, "wb") as file:
-        file.write(raw)
-        file.flush()
+def _commit_file(path: Path) -> dict[str, int | str]:
+    with open(path, "r+b") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
-    return {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+        return {"bytes": file.tell(), "sha256": digest}
 
 
 def _read_verified(folder: Path) -> dict[str, bytes]:
     try:
         facts: dict[str, Any] = json.loads((folder / _MANIFEST).read_bytes())["files"]
         files = {name: (folder / name).read_bytes() for name in facts}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: {error}.") from None
     for name, raw in files.items():
         if len(raw) != facts[name]["bytes"]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ import transferlib
 from transferlib.errors import TrialError
 from transferlib.evaluation.predictions import Predictions
 from transferlib.models.skeleton import empty_model
+from transferlib.models.weights import RGB
 from transferlib.runs import write_atomic
 from transferlib.training.inputs import TrialInputs
 from transferlib.training.network import Logits
@@ -60,31 +60,42 @@ def write_model(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """Hold what `write_model` wrote."""
+    """Hold what a trial left in `best.safetensors`."""
 
     model: nn.Module
-    """On the CPU, in evaluation mode."""
-    metadata: dict[str, str]
+    """Plain torchvision, on the CPU, in evaluation mode."""
+    mean: RGB
+    """What its images are normalised with: channel means of values 0 to 1."""
+    std: RGB
+    """Channel standard deviations of values 0 to 1."""
 
 
-def load_model(path: Path) -> SavedModel:
+def load_model(path: Path, classes: Sequence[str]) -> SavedModel:
     """Read `best.safetensors` into a plain torchvision model.
 
+    Args:
+        path: The file.
+        classes: Names that its outputs must have, in order.
+
     Raises:
-        TrialError: It is missing or damaged.
+        TrialError: It is missing, damaged or of other classes.
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata()
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        model = empty_model(metadata["architecture"], len(json.loads(metadata["classes"])))
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        known_classes = json.loads(metadata["classes"])
+        model = empty_model(metadata["architecture"], len(known_classes))
         model.load_state_dict(state, strict=True, assign=True)
-    except Exception as error:
+        mean, std = json.loads(metadata["mean"]), json.loads(metadata["std"])
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise TrialError(f"{path} cannot be used: {error}. Train this trial again.") from error
-    return SavedModel(model.eval(), metadata)
+    if known_classes != list(classes):
+        raise TrialError(f"{path} knows the classes {known_classes}; the manifest has {list(classes)}.")
+    return SavedModel(model.eval(), tuple(mean), tuple(std))
 
 
-def save_predictions(inputs: TrialInputs, split: str, logits: Logits) -> Path:
+def save_predictions(inputs: TrialInputs, split: str, logits: Logits) -> None:
     """Write a trial's predictions on a split, checked against the manifest.
 
     Args:
@@ -109,11 +120,4 @@ def save_predictions(inputs: TrialInputs, split: str, logits: Logits) -> Path:
         classes=images.classes,
     )
     predictions.check_complete(images, split)
-    path = inputs.folder.predictions(split)
-    predictions.save(path)
-    return path
-
-
-def contiguous(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return the model on a device, in the memory format that it computes fastest in."""
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    predictions.save(inputs.folder.predictions(split))

@@ -17,6 +17,7 @@ from transferlib.training.inputs import TrialInputs
 from transferlib.training.loss import TrainingLoss, class_weights
 from transferlib.training.lr_schedule import LrSchedule
 from transferlib.training.network import Network
+from transferlib.training.normaliser import Normaliser
 from transferlib.training.optimizer import (
     build_optimizer,
     load_optimizer_tensors,
@@ -24,8 +25,7 @@ from transferlib.training.optimizer import (
     set_rates,
     trained_parameters,
 )
-from transferlib.training.pixels import Normaliser
-from transferlib.training.precision import Precision
+from transferlib.training.precision import resolve_precision
 from transferlib.training.worker import Worker
 
 
@@ -43,6 +43,10 @@ class Learner:
     """Over the trained parameters."""
     lr_schedule: LrSchedule
     """Scales the optimizer's peak rates."""
+    peak_lr: float
+    """The head's."""
+    num_steps: int
+    """Train steps of an epoch."""
     loss: TrainingLoss
     """Of training."""
     clip_norm: float
@@ -62,7 +66,7 @@ class Learner:
         gradient of the mean over all images, however many of them each rank has.
         """
         share = batch.share
-        set_rates(self.optimizer, self.lr_factor(share))
+        set_rates(self.optimizer, self._lr_factor(share.epoch, share.step))
         torch.manual_seed(dropout_key(self.seed, share, rank))
         labels = self.network.normaliser.to_device(batch.labels)
         loss_sum = self.loss.loss_sum(self.parallel_network.logits(batch), labels)
@@ -73,9 +77,12 @@ class Learner:
         self.optimizer.step()
         return loss_sum.detach()
 
-    def lr_factor(self, share: StepShare) -> float:
-        """Return what the peak rates are multiplied by at a train step."""
-        return self.lr_schedule.factor(share.epoch * share.num_steps + share.step)
+    def head_lr(self, epoch: int, step: int) -> float:
+        """Return the head's rate at a train step of an epoch."""
+        return self.peak_lr * self._lr_factor(epoch, step)
+
+    def _lr_factor(self, epoch: int, step: int) -> float:
+        return self.lr_schedule.factor(epoch * self.num_steps + step)
 
     def train_mode(self) -> None:
         """Put trained stages in train mode; frozen ones stay in evaluation mode, BatchNorm and Dropout included."""
@@ -111,7 +118,7 @@ class Learner:
             state[key].copy_(weights[key])
 
 
-def build_learner(inputs: TrialInputs, worker: Worker, schedule: Schedule, precision: Precision) -> Learner:
+def build_learner(inputs: TrialInputs, worker: Worker, schedule: Schedule) -> Learner:
     """Build a trial's network from its source, and a new optimizer over what its strategy trains."""
     trial, training, images = inputs.trial, inputs.job.training, inputs.images
     num_classes = len(images.classes)
@@ -119,6 +126,7 @@ def build_learner(inputs: TrialInputs, worker: Worker, schedule: Schedule, preci
     model = model.to(worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     stages = apply_strategy(model, trial.architecture, inputs.stage_factors())
     groups = stages.parameter_groups(model, trial.lr, training.weight_decay)
+    precision = resolve_precision(training.precision, worker.device)
     network = Network(model, Normaliser(inputs.mean, inputs.std, worker.device), precision, worker.device)
     weights = class_weights(training.class_weights, images.labels[images.rows("train")], num_classes, worker.device)
     return Learner(
@@ -127,6 +135,8 @@ def build_learner(inputs: TrialInputs, worker: Worker, schedule: Schedule, preci
         stages=stages,
         optimizer=build_optimizer(groups, training),
         lr_schedule=LrSchedule.from_epochs(training.epochs, training.warmup_epochs, schedule.num_train_steps),
+        peak_lr=trial.lr,
+        num_steps=schedule.num_train_steps,
         loss=TrainingLoss(weights, training.label_smoothing),
         clip_norm=training.gradient_clip_norm,
         seed=trial.seed,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transferlib.data.batches import Batch
 from transferlib.data.schedule import Rows
 from transferlib.errors import DataError
-from transferlib.training.pixels import Normaliser
+from transferlib.training.normaliser import Normaliser
 from transferlib.training.precision import Precision, autocast
 from transferlib.training.worker import Worker
 

@@ -29,7 +29,7 @@ def resolve_precision(asked: Literal["auto", "fp32", "bf16"], device: torch.devi
 def has_bf16(device: torch.device) -> bool:
     """Return whether the hardware itself computes in bf16."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in _CPU_BF16)
 
@@ -53,7 +53,7 @@ def make_deterministic(threads: int, device: torch.device) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Filling new memory guards against reading it unset; nothing here does, and it costs a pass over every output.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     if device.type == "cuda":
         # cuBLAS reads it when its first handle is made. Source: CUDA toolkit documentation, cuBLAS, reproducibility.

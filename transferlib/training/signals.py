@@ -95,6 +95,6 @@ def _to_host(sums: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
         return sums, None
     host = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=True)
     host.copy_(sums, non_blocking=True)
-    arrived = torch.cuda.Event()
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record()
     return host, arrived

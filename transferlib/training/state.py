@@ -9,6 +9,8 @@ from typing import Any
 from transferlib.data.schedule import Position
 from transferlib.records import EpochRecord
 
+_START = Position(0, 0)
+
 
 @dataclass
 class EpochSums:
@@ -44,10 +46,10 @@ class BestEpoch:
 
 
 @dataclass
-class TrialState:
+class TrainingState:
     """Say where a trial stands between two steps."""
 
-    position: Position = Position(0, 0)
+    position: Position = _START
     """What comes next."""
     sums: EpochSums = field(default_factory=EpochSums)
     """Of the epoch in progress."""
@@ -65,7 +67,7 @@ class TrialState:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> TrialState:
+    def from_plain(cls, plain: dict[str, Any]) -> TrainingState:
         """Read what `to_plain` returned."""
         best = plain["best"]
         return cls(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
@@ -67,6 +68,22 @@ class Worker(Protocol):
     def should_stop(self) -> bool:
         """Return whether this rank was asked to stop; cheap. The loop makes the ranks agree."""
         ...
+
+
+@torch.no_grad()
+def share_first(worker: Worker, tensors: Sequence[Tensor]) -> None:
+    """Set every rank's tensors, in place, to the first rank's.
+
+    Args:
+        worker: This rank.
+        tensors: Floating point, of one dtype, on the worker's device; the same shapes on every rank.
+    """
+    if not tensors:
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    shared = worker.all_reduce(flat if worker.rank == 0 else torch.zeros_like(flat))
+    for tensor, values in zip(tensors, torch.split(shared, [tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(values.view_as(tensor))
 
 
 class StopFlag:

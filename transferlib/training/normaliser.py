@@ -17,9 +17,7 @@ class Normaliser:
         device: Where the network is.
     """
 
-    def __init__(
-        self, mean: tuple[float, float, float], std: tuple[float, float, float], device: torch.device
-    ) -> None:
+    def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float], device: torch.device) -> None:
         self._device = device
         self._use_pinned = device.type == "cuda"
         # (x / 255 - mean) / std as one multiplication and one addition.

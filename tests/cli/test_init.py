@@ -1,0 +1,54 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transferlib import spec as spec_module
+from transferlib.cli.init import field_texts
+from transferlib.cli.resolve import resolve_spec
+from transferlib.spec import JobSpec, Section
+
+
+def test_written_spec_reads_back_to_the_defaults(call: Callable[..., Any], work: Path) -> None:
+    answer = call("init", "photos/")
+    assert answer.code == 0
+    assert "24 images in 2 classes (ant and bee); no splits given: they are cut." in answer.out
+    text = (work / "submit.yaml").read_text()
+    assert JobSpec.from_yaml(text) == JobSpec.from_mapping({"data": {"path": "photos"}})
+
+
+def test_bare_compare_works_after_init(call: Callable[..., Any], work: Path) -> None:
+    call("init", "photos")
+    resolved = resolve_spec("compare", {}, spec_file=None, folder=work)
+    assert resolved.spec == resolve_spec("compare", {"data": "photos"}, spec_file="submit.yaml", folder=work).spec
+    assert call("compare", "--dry-run").code == 0
+
+
+def test_every_field_has_its_meaning_above_it(call: Callable[..., Any], work: Path) -> None:
+    call("init", "photos")
+    lines = [line.strip() for line in (work / "submit.yaml").read_text().splitlines()]
+    for section in vars(spec_module).values():
+        if isinstance(section, type) and issubclass(section, Section) and section not in (Section, JobSpec):
+            texts = field_texts(section)
+            for name, field in section.model_fields.items():
+                if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                    continue
+                key = next(i for i, line in enumerate(lines) if line.startswith(f"{name}: "))
+                assert lines[key - 1].startswith("# "), name
+                assert texts[name]
+
+
+def test_file_that_is_there_is_kept_unless_forced(call: Callable[..., Any], work: Path) -> None:
+    (work / "submit.yaml").write_text("mine")
+    answer = call("init", "photos")
+    assert answer.code == 2
+    assert "Use --force to replace it" in answer.err
+    assert (work / "submit.yaml").read_text() == "mine"
+    assert call("init", "photos", "--force").code == 0
+    assert (work / "submit.yaml").read_text() != "mine"
+
+
+def test_folder_without_classes_is_refused(call: Callable[..., Any], work: Path) -> None:
+    (work / "empty").mkdir()
+    answer = call("init", "empty")
+    assert answer.code == 2
+    assert not (work / "submit.yaml").exists()

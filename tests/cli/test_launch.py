@@ -1,0 +1,139 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transferlib.runs import RunFolder
+
+SMALL = ("--data", "photos", "--arch", "resnet18", "--seeds", "1", "--lr-candidates", "2", "--epochs", "2")
+Call = Callable[..., Any]
+
+
+def only_run(work: Path) -> RunFolder:
+    (run,) = (work / "runs").iterdir()
+    return RunFolder(run)
+
+
+def test_done_job_prints_result_on_stdout_and_talk_on_stderr(call: Call, work: Path) -> None:
+    answer = call("compare", *SMALL)
+    assert answer.code == 0
+    table, verdict, files = answer.out.strip().split("\n\n")
+    assert table.splitlines()[0].split()[:3] == ["arm", "val", "acc"]
+    assert table.splitlines()[1].startswith("resnet18-feature_extraction  0.900 ± 0.010")
+    assert verdict == "A wins."
+    assert "report.html" in files
+    assert "resnet18-feature_extraction-s0-c1/best.safetensors" in files
+    assert "60 images, nothing wrong with them." in answer.err
+    assert "resnet18-full-s0-c0  epoch 2/2  loss 0.500  val 0.700 (best 0.700)  100 images/s" in answer.err
+    assert answer.err.count("  epoch ") == 3 * 2 * 2
+    assert "only the log shows" not in answer.out + answer.err
+    assert "only the log shows" in (only_run(work).log / "job.log").read_text()
+
+
+def test_run_folder_holds_spec_and_plan_before_the_job_starts(call: Call, work: Path) -> None:
+    call("compare", *SMALL, job="broken")
+    run = only_run(work)
+    assert "resnet18" in run.spec.read_text()
+    assert len(json.loads(run.plan.read_text())["trials"]) == 6
+
+
+def test_failed_trials_end_with_4_and_their_reason(call: Call) -> None:
+    answer = call("compare", *SMALL, job="failing")
+    assert answer.code == 4
+    assert "resnet18-full-s0-c1 failed: the loss is not finite at epoch 2" in answer.err
+    assert "A wins." in answer.out
+
+
+def test_error_of_the_job_is_printed_as_it_is_with_its_exit_code(call: Call) -> None:
+    answer = call("compare", *SMALL, job="broken")
+    assert (answer.code, answer.out) == (2, "")
+    assert "photos/ has a class without images." in answer.err.splitlines()
+
+
+def test_job_that_dies_ends_with_1_and_its_last_lines_and_can_be_resumed(call: Call, work: Path) -> None:
+    answer = call("compare", *SMALL, job="dying")
+    assert answer.code == 1
+    lines = answer.err.splitlines()
+    assert lines.index("about to die") == lines.index("-" * 80) + 1
+    assert f"Log: {only_run(work).log / 'job.log'}" in lines
+    assert f"submit compare --resume {only_run(work).run_id}" in answer.out
+    assert json.loads(only_run(work).status.read_text())["state"] == "failed"
+    again = call("compare", "--resume", "@last")
+    assert again.code == 0
+    assert "A wins." in again.out
+
+
+def test_resumed_run_that_is_done_only_prints_its_result(call: Call, work: Path) -> None:
+    first = call("compare", *SMALL)
+    again = call("compare", "--resume", only_run(work).run_id[:15], job="dying")
+    assert (again.code, again.out) == (0, first.out)
+    assert "is done already" in again.err
+
+
+def test_run_is_resumed_by_its_own_verb_only(call: Call) -> None:
+    call("compare", *SMALL, job="dying")
+    answer = call("train", "--resume", "@last")
+    assert answer.code == 2
+    assert "Use: submit compare --resume" in answer.err
+
+
+def test_run_that_is_being_written_is_not_resumed(call: Call, work: Path) -> None:
+    call("compare", *SMALL, job="dying")
+    with only_run(work).locked():
+        answer = call("compare", "--resume", "@last")
+    assert answer.code == 2
+    assert "is being written by process" in answer.err
+
+
+def test_resume_changed_is_left_as_a_mark_for_the_job(call: Call, work: Path) -> None:
+    call("compare", *SMALL, job="dying")
+    assert call("compare", "--resume", "@last", "--resume-changed").code == 0
+    assert (only_run(work).path / "RESUME_CHANGED").exists()
+
+
+def test_json_is_one_object_on_stdout(call: Call, work: Path) -> None:
+    answer = json.loads(call("compare", *SMALL, "--json").out)
+    assert (answer["id"], answer["state"], answer["exit_code"]) == (only_run(work).run_id, "done", 0)
+    assert answer["leaderboard"]["verdict"] == "A wins."
+    failed = call("compare", *SMALL, "--json", job="broken")
+    assert json.loads(failed.out)["exit_code"] == failed.code == 2
+
+
+def test_train_is_one_trial(call: Call, work: Path) -> None:
+    answer = call("train", "--data", "photos", "--arch", "resnet18", "--epochs", "1")
+    assert answer.code == 0
+    assert only_run(work).run_id.split("-")[2] == "train"
+    assert answer.err.count("  epoch ") == 1
+
+
+def test_runs_are_listed_newest_first(call: Call) -> None:
+    assert call("list").err == "No runs in runs.\n"
+    call("compare", *SMALL)
+    call("compare", *SMALL, job="dying")
+    rows = json.loads(call("list", "--json").out)
+    assert [(row["state"], row["exit_code"]) for row in rows] == [("failed", 1), ("done", 0)]
+    head, *lines = call("list").out.splitlines()
+    assert head.split()[:2] == ["run", "state"]
+    assert [line.split()[1] for line in lines] == ["failed", "done"]
+
+
+def test_runs_folder_that_cannot_be_made_is_told(call: Call) -> None:
+    answer = call("compare", *SMALL, "--runs", "photos/ant/0.jpg/runs")
+    assert answer.code == 2
+    assert "a run folder cannot be made there" in answer.err
+
+
+def test_cache_is_listed_and_cleared(call: Call, work: Path) -> None:
+    from PIL import Image
+
+    from transferlib.data.cache import DecodedCache
+    from transferlib.data.decode import Limits
+
+    assert f"No decoded images in {work / 'cache/transferlib'}." in call("cache", "list").out
+    Image.new("RGB", (40, 30)).save(work / "photo.png")
+    DecodedCache(work / "cache/transferlib", 37, Limits(10_000, 10_000)).ingest([str(work / "photo.png")])
+    assert call("cache", "list").out.splitlines()[1].split()[:2] == ["37", "px"]
+    answer = call("cache", "clear", "--yes")
+    assert answer.code == 0
+    assert answer.out.startswith("1 decoded image, ")
+    assert "No decoded images" in call("cache", "list").out

@@ -1,0 +1,190 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from transferlib.cli.resolve import resolve_spec
+from transferlib.errors import SpecError, UsageError
+from transferlib.spec import JobSpec
+
+
+def resolve(folder: Path, verb: str = "compare", spec_file: str | None = None, **given: Any) -> JobSpec:
+    return resolve_spec(verb, given, spec_file=spec_file, folder=folder).spec
+
+
+def test_flags_go_over_the_spec_file_and_it_over_defaults(tmp_path: Path) -> None:
+    (tmp_path / "submit.yaml").write_text("data: {path: photos}\ntraining: {epochs: 7, momentum: 0.5}\n")
+    spec = resolve(tmp_path, epochs="3")
+    assert (spec.training.epochs, spec.training.momentum, spec.training.optimizer) == (3, 0.5, "sgd")
+
+
+def test_named_spec_file_is_read_instead_of_the_one_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "submit.yaml").write_text("data: {path: photos}\n")
+    (tmp_path / "other.json").write_text('{"data": {"path": "pictures"}}')
+    assert resolve(tmp_path, spec_file="other.json").data.path == str(tmp_path / "pictures")
+
+
+def test_paths_become_absolute_and_names_of_weights_stay(tmp_path: Path) -> None:
+    spec = resolve(tmp_path, data="photos", runs="out", cache_dir="c", weights="w.pth")
+    assert spec.data.path == str(tmp_path / "photos")
+    assert spec.output.runs_dir == str(tmp_path / "out")
+    assert spec.data.cache.dir == str(tmp_path / "c")
+    assert spec.models.weights == str(tmp_path / "w.pth")
+    assert resolve(tmp_path, data="photos").models.weights == "IMAGENET1K_V1"
+    assert resolve(tmp_path, data="photos", weights="none").models.weights == "none"
+
+
+def test_repeated_flags_replace_the_list_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "submit.yaml").write_text("data: {path: p}\nmodels: {architectures: [vgg11, vgg16]}\n")
+    assert resolve(tmp_path, arch=("resnet18", "resnet34")).models.architectures == ("resnet18", "resnet34")
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"), [("3", 3), ("0,4", (0, 4)), ("5,", (5,))], ids=["count", "list", "list of one"]
+)
+def test_seeds_are_a_count_or_a_list(tmp_path: Path, typed: str, value: Any) -> None:
+    assert resolve(tmp_path, data="p", seeds=typed).comparison.seeds == value
+
+
+@pytest.mark.parametrize(("typed", "value"), [("2", 2), ("0.1", (0.1,)), ("1e-3,0.1", (0.001, 0.1))])
+def test_lr_candidates_are_a_count_or_a_list(tmp_path: Path, typed: str, value: Any) -> None:
+    assert resolve(tmp_path, data="p", lr_candidates=typed).comparison.lr_candidates == value
+
+
+@pytest.mark.parametrize(("typed", "value"), [("50GB", 50 * 10**9), ("1.5 MB", 1_500_000), ("7", 7), ("2kb", 2000)])
+def test_sizes_have_units(tmp_path: Path, typed: str, value: int) -> None:
+    assert resolve(tmp_path, data="p", cache_size=typed).data.cache.max_bytes == value
+
+
+def test_train_is_one_strategy_one_seed_one_rate_unless_more_is_said(tmp_path: Path) -> None:
+    spec = resolve(tmp_path, "train", data="p")
+    assert (spec.verb, spec.strategies.names) == ("train", ("full",))
+    assert (spec.comparison.seeds, spec.comparison.lr_candidates) == (1, 1)
+    assert resolve(tmp_path, "train", data="p", seeds="2").comparison.seeds == 2
+    (tmp_path / "submit.yaml").write_text("data: {path: p}\nstrategies: {names: [scratch]}\ncomparison: {seeds: 4}\n")
+    spec = resolve(tmp_path, "train")
+    assert (spec.strategies.names, spec.comparison.seeds) == (("scratch",), 4)
+
+
+def test_verb_of_the_file_that_is_not_followed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "submit.yaml").write_text("data: {path: p}\nverb: train\n")
+    resolved = resolve_spec("compare", {}, spec_file=None, folder=tmp_path)
+    assert resolved.spec.verb == "compare"
+    assert "submit.yaml says verb: train; this is submit compare." in resolved.notes
+
+
+def test_mistakes_of_flags_values_and_file_are_told_at_once_by_the_name_they_were_typed_under(tmp_path: Path) -> None:
+    (tmp_path / "submit.yaml").write_text("data: {path: p}\ntraining: {epoch: 3, momentum: 2}\n")
+    given = {"epochs": "x", "precision": "bf17", "lr_candidates": "0.1,-1", "seeds": "0", "arch": ("resnet8",)}
+    with pytest.raises(SpecError) as error:
+        resolve_spec("compare", given, spec_file=None, folder=tmp_path, problems=["--gpus needs a value."])
+    text = str(error.value)
+    assert error.value.problems[0] == "--gpus needs a value."
+    for words in (
+        "--epochs: 'x' is not a whole number.",
+        "--precision: Unknown value 'bf17'. Did you mean 'bf16'? Known: auto, bf16, fp32.",
+        "--lr-candidates: -1.0 will not do: input should be greater than 0.",
+        "--seeds: 0 will not do",
+        "--arch: Unknown architecture 'resnet8'. Did you mean 'resnet18'?",
+        "Unknown key 'training.epoch'. Did you mean 'training.epochs'?",
+        "training.momentum: 2 will not do",
+    ):
+        assert words in text
+    assert len(error.value.problems) == 8
+
+
+def test_no_images_named_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="Use --data PATH, or `submit init PATH`"):
+        resolve(tmp_path)
+    with pytest.raises(SpecError, match="Use --data PATH"):
+        resolve(tmp_path, image_size="64")
+
+
+def test_spec_file_that_is_not_there_or_no_mapping_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--spec gone.yaml: there is no such file"):
+        resolve(tmp_path, spec_file="gone.yaml")
+    (tmp_path / "list.yaml").write_text("- a\n")
+    with pytest.raises(SpecError, match=r"list.yaml holds a list"):
+        resolve(tmp_path, spec_file="list.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(SpecError, match=r"broken.yaml is not valid YAML"):
+        resolve(tmp_path, spec_file="broken.yaml")
+
+
+def test_section_that_is_no_mapping_is_refused_even_under_a_flag(tmp_path: Path) -> None:
+    (tmp_path / "submit.yaml").write_text("data: {path: p}\ntraining: 3\n")
+    with pytest.raises(SpecError, match="training: 3 will not do: input should be a mapping"):
+        resolve(tmp_path, epochs="3")
+
+
+def test_unknown_flags_and_stray_words_are_told_together(call: Callable[..., Any]) -> None:
+    answer = call("compare", "--data", "photos", "--epoch", "3", "photos/", "--patience", "1", "--patience=2", "--gpus")
+    assert answer.code == 2
+    assert answer.out == ""
+    for words in (
+        "Unknown option '--epoch'. Did you mean '--epochs'?",
+        "Unexpected argument 'photos/'. Did you mean --data photos/?",
+        "--patience is given twice.",
+        "--gpus needs a value.",
+        "Known options: --data",
+    ):
+        assert words in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_unknown_command_names_the_nearest(call: Callable[..., Any]) -> None:
+    answer = call("compar")
+    assert answer.code == 2
+    assert "Unknown command 'compar'. Did you mean 'compare'? Known: cache, compare" in answer.err
+
+
+def test_dry_run_prints_a_spec_that_is_itself_valid_input_and_starts_nothing(
+    call: Callable[..., Any], work: Path
+) -> None:
+    first = call("compare", "--data", "photos", "--arch", "resnet18", "--arch", "vgg11", "--dry-run")
+    assert first.code == 0
+    assert not (work / "runs").exists()
+    (work / "again.yaml").write_text(first.out)
+    again = call("compare", "--spec", "again.yaml", "--dry-run")
+    assert yaml.safe_load(again.out) == yaml.safe_load(first.out)
+    assert again.out == first.out
+    for words in ("trials        54 = 6 arms x 3 seeds x 3 learning rates", "side by side  ", "disk  ", "memory  "):
+        assert f"# {words}" in first.out
+    assert "# vgg11, last_layers: " in first.out
+
+
+def test_plan_prints_the_same_plan_alone(call: Callable[..., Any]) -> None:
+    dry = call("compare", "--data", "photos", "--dry-run")
+    plan = call("plan", "--data", "photos")
+    comments = [line[2:] for line in dry.out.splitlines() if line.startswith("#")]
+    assert plan.out.splitlines() == comments[1:]
+
+
+def test_long_job_names_a_cheaper_command(call: Callable[..., Any]) -> None:
+    answer = call("plan", "--data", "photos", "--epochs", "30000", "--arch", "vgg16", "--arch", "resnet50")
+    assert "This is past 12.0 h." in answer.out
+    assert "submit plan" not in answer.out
+    assert "  submit compare --data photos --epochs 30000 --arch resnet18" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--data", "gone"], "gone does not exist"),
+        (["--data", "photos/ant"], "Error"),
+        (["--data", "photos", "--gpus", "4"], "--gpus 4: this machine has 0."),
+        (["--data", "photos", "--resume-changed"], "--resume-changed goes with --resume RUN."),
+        (["--resume", "@last"], "No run '@last' under runs."),
+        (["--resume", "@last", "--epochs", "3"], "so it takes no --epochs"),
+    ],
+)
+def test_what_keeps_a_job_from_starting_is_told_without_a_traceback(
+    call: Callable[..., Any], work: Path, words: list[str], text: str
+) -> None:
+    answer = call("compare", *words)
+    assert (answer.code, answer.out) == (2, "")
+    assert text in answer.err
+    assert "Traceback" not in answer.err
+    assert not (work / "runs").exists()

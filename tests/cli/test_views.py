@@ -1,0 +1,97 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from transferlib.cli import words
+from transferlib.cli.following import Snapshot, TrialRow
+from transferlib.cli.live import choose_rows, draw
+from transferlib.cli.outcome import leaderboard_lines
+from transferlib.cli.tables import text_table
+from transferlib.records import TrialSpec
+
+
+def row(index: int, state: str, **values: object) -> TrialRow:
+    trial = TrialSpec("wide_resnet101_2", "feature_extraction", seed=0, candidate=index, lr=0.1)
+    return TrialRow(trial, state, epoch=3, num_epochs=10, **values)  # type: ignore[arg-type]
+
+
+def drawn(rows: list[TrialRow], width: int, height: int = 24) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
+    snapshot = Snapshot({"state": "running", "message": "54 trials"}, tuple(rows), (), (), eta_s=7200.0)
+    with console.capture() as capture:
+        console.print(draw(snapshot, console, elapsed_s=61.0))
+    return capture.get().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_live_table_fits_the_width(width: int) -> None:
+    rows = [row(i, "running", val_accuracy=(0.5, 0.9), images_per_s=1234.0, eta_s=4000.0) for i in range(3)]
+    lines = drawn(rows, width)
+    assert max(map(len, lines)) <= width
+    assert lines[0].split() == ["trial", "state", "epoch", "val", "acc", "best", "img/s", "wait", "ETA"]
+    assert lines[1].split()[1:] == ["running", "3/10", lines[1].split()[3], "0.900", "1,234", "0%", "1:06:40"]
+    assert lines[-2].rstrip() == "3 trials: 3 running | 1:01 | about 2.0 h left"
+    assert lines[-1].rstrip() == "Running: 54 trials"
+
+
+def test_many_trials_fit_the_height_with_running_latest_and_next_ones() -> None:
+    rows = [row(i, "done", updated_at=float(i)) for i in range(40)]
+    rows += [row(40, "running"), row(41, "running"), *(row(i, "pending") for i in range(42, 54))]
+    chosen = [r.trial.candidate for r in choose_rows(rows, 12)]
+    assert chosen == [33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44]
+    assert len(drawn(rows, 80, height=24)) <= 23
+
+
+def test_rows_are_all_shown_where_they_fit() -> None:
+    rows = [row(0, "done"), row(1, "running"), row(2, "pending")]
+    assert choose_rows(rows, 3) == rows
+
+
+def test_table_is_not_drawn_before_a_trial_begins() -> None:
+    assert len(drawn([row(0, "pending")], 80)) == 2
+
+
+def test_sparkline_scales_thins_and_keeps_the_last() -> None:
+    assert words.sparkline([0.0, 0.5, 1.0], 0.0, 1.0, 8) == "▁▅█"
+    assert words.sparkline([0.0] * 15 + [1.0], 0.0, 1.0, 4) == "▁▁▁█"
+    assert words.sparkline([0.5], 0.5, 0.5, 8) == "█"
+    assert words.sparkline([0.0, 1.0], 0.0, 1.0, 8, is_ascii=True) == "_#"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(8, "8 s"), (600, "10 min"), (12_240, "3.4 h")])
+def test_durations(seconds: float, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(45, "0:45"), (723, "12:03"), (11_045, "3:04:05"), (-1, "0:00")])
+def test_clock(seconds: float, text: str) -> None:
+    assert words.clock(seconds) == text
+
+
+@pytest.mark.parametrize(("number", "text"), [(13_765_006_896, "13.8 GB"), (500, "500 B"), (123_456_789, "123 MB")])
+def test_sizes(number: int, text: str) -> None:
+    assert words.size(number) == text
+
+
+def test_columns_line_up() -> None:
+    assert text_table(["a", "bb"], [["long", "1"], ["x", "22"]]) == ["a     bb", "long   1", "x     22"]
+
+
+def test_narrow_terminal_gets_fewer_columns_of_the_result() -> None:
+    metric = {"mean": 0.9, "std": 0.01, "by_seed": {"0": 0.9, "1": 0.9}}
+    one = {"mean": 0.9, "std": None, "by_seed": {"0": 0.9}}
+    arm = {
+        "arm": "resnet18-last_layers", "accuracy": metric, "val": {"accuracy": one}, "log_loss": metric,
+        "macro_f1": metric, "ece": metric, "lr": {"0": 0.1, "1": 0.1}, "trained_parameters": 2_050,
+        "seconds": 9.0, "images_per_s": 1500.0, "trials": {"done": 2, "failed": 1},
+    }  # fmt: skip
+    wide = list(leaderboard_lines({"arms": [arm]}, 120))
+    assert wide[0].split()[-1] == "failed"
+    assert wide[1].split() == [
+        "resnet18-last_layers", "0.900", "0.900", "±", "0.010", "0.900", "0.1", "2.0k", "9", "s", "0.900", "0.900",
+        "1,500", "1",
+    ]  # fmt: skip
+    narrow = list(leaderboard_lines({"arms": [arm]}, 60))
+    assert max(map(len, narrow)) <= 60
+    assert narrow[0].split()[:3] == ["arm", "val", "acc"]

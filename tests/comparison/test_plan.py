@@ -1,0 +1,199 @@
+import subprocess
+import sys
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from transferlib.comparison.cheaper import make_cheaper_plan
+from transferlib.comparison.fit import check_steps
+from transferlib.comparison.machine import Machine
+from transferlib.comparison.plan import Plan, make_plan
+from transferlib.data.listing import Entry, Listing
+from transferlib.errors import PlanError
+from transferlib.names import ARCHITECTURES, STRATEGIES
+from transferlib.spec import JobSpec
+
+GIB = 2**30
+TWO_CPUS = Machine(cpus=2, gpus=0, memory_bytes=24 * GIB, disk_free_bytes=1000 * GIB)
+
+
+def spec(**sections: dict[str, Any]) -> JobSpec:
+    return JobSpec.from_mapping({"data": {"path": "/photos"}, **sections})
+
+
+def listing(per_class: int = 100, split: str | None = None) -> Listing:
+    entries = (
+        Entry(f"{label}/{index}", f"/photos/{label}/{index}", label, split)
+        for label in ("ant", "bee")
+        for index in range(per_class)
+    )
+    return Listing("/photos", "class folders", tuple(entries))
+
+
+def test_trials_are_ordered_by_seed_then_candidate_then_arm() -> None:
+    trials = make_plan(spec(), listing(), TWO_CPUS).trials
+    assert [t.trial_id for t in trials[:4]] == [
+        "resnet50-feature_extraction-s0-c0",
+        "resnet50-last_layers-s0-c0",
+        "resnet50-full-s0-c0",
+        "resnet50-feature_extraction-s0-c1",
+    ]
+    assert len(trials) == 3 * 3 * 3
+    assert [t.seed for t in trials] == sorted(t.seed for t in trials)
+
+
+def test_every_arm_gets_the_same_number_of_candidates() -> None:
+    asked = spec(
+        models={"architectures": ["resnet18", "vgg11"]},
+        strategies={"names": list(STRATEGIES)},
+        comparison={"seeds": [7, 3], "lr_candidates": [0.1, 0.01]},
+    )
+    trials = make_plan(asked, listing(), TWO_CPUS).trials
+    assert set(Counter(t.arm for t in trials).values()) == {4}
+    assert [t.seed for t in trials] == [7] * 16 + [3] * 16
+    assert all(t.lr == (0.01, 0.1)[t.candidate] for t in trials)
+
+
+def test_plan_survives_json() -> None:
+    plan = make_plan(spec(), listing(), TWO_CPUS)
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_plan_of_another_schema_is_refused() -> None:
+    text = make_plan(spec(), listing(), TWO_CPUS).to_json().replace('"schema": 1', '"schema": 9')
+    with pytest.raises(PlanError, match="schema 9"):
+        Plan.from_json(text)
+
+
+def test_images_are_shared_out_as_the_cut_will() -> None:
+    assert make_plan(spec(), listing(), TWO_CPUS).images == {"train": 140, "val": 30, "test": 30}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_and_strategy_can_be_planned(architecture: str) -> None:
+    asked = spec(models={"architectures": [architecture]}, strategies={"names": list(STRATEGIES)})
+    cost = make_plan(asked, listing(), TWO_CPUS).cost
+    assert min(cost.seconds, cost.run_bytes, cost.cache_bytes, cost.memory_bytes, cost.least_memory_bytes) > 0
+
+
+def test_planning_loads_neither_torch_nor_ray_nor_numpy() -> None:
+    code = "import sys, transferlib.comparison.plan; print({'torch', 'ray', 'numpy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_disk_counts_models_until_they_are_chosen_between() -> None:
+    vgg = {"models": {"architectures": ["vgg16"]}, "strategies": {"names": ["full"]}}
+    chosen = make_plan(spec(**vgg), listing(), TWO_CPUS).cost.run_bytes
+    kept = make_plan(spec(**vgg, output={"keep": "all"}), listing(), TWO_CPUS).cost.run_bytes
+    model = 4 * 134_268_738  # VGG16 with two classes
+    checkpoints = 4 * 2 * model
+    assert chosen == pytest.approx(checkpoints + (3 + 2) * model, rel=0.001)
+    assert kept == pytest.approx(checkpoints + 9 * model, rel=0.001)
+
+
+def test_what_does_not_fit_the_disk_is_refused_with_the_arithmetic() -> None:
+    small = Machine(cpus=2, gpus=0, memory_bytes=24 * GIB, disk_free_bytes=GIB)
+    with pytest.raises(PlanError, match=r"models and checkpoints \+ .* for decoded images = .* and 1.0 GiB are free"):
+        make_plan(spec(models={"architectures": ["vgg16"]}), listing(), small)
+
+
+def test_cached_images_need_no_more_disk() -> None:
+    need = [make_plan(spec(), listing(), TWO_CPUS, num_cached=n).cost.cache_bytes for n in (0, 200)]
+    assert need == [200 * 256 * 256 * 4, 0]
+    without = spec(data={"path": "/photos", "cache": {"mode": "none"}})
+    assert make_plan(without, listing(), TWO_CPUS).cost.cache_bytes == 0
+
+
+def test_cache_on_a_disk_of_its_own_is_checked_there() -> None:
+    machine = Machine(cpus=2, gpus=0, memory_bytes=24 * GIB, disk_free_bytes=1000 * GIB, cache_free_bytes=GIB // 100)
+    with pytest.raises(PlanError, match="where the cache is"):
+        make_plan(spec(), listing(), machine)
+
+
+def test_fewer_trials_run_side_by_side_where_memory_is_short() -> None:
+    many_cpus = Machine(cpus=16, gpus=0, memory_bytes=16 * GIB, disk_free_bytes=1000 * GIB)
+    plan = make_plan(spec(), listing(), many_cpus)
+    assert 1 <= plan.concurrency < 5
+    assert plan.cost.memory_bytes <= 16 * GIB or plan.concurrency == 1
+    assert "instead of 5 trials side by side" in plan.notes[0]
+
+
+def test_network_that_no_memory_holds_is_refused() -> None:
+    tiny = Machine(cpus=2, gpus=0, memory_bytes=GIB, disk_free_bytes=1000 * GIB)
+    with pytest.raises(PlanError, match="weights, gradients and optimizer alone take"):
+        make_plan(spec(models={"architectures": ["vgg19"]}), listing(), tiny)
+
+
+def test_idle_gpus_are_told() -> None:
+    machine = Machine(cpus=16, gpus=5, memory_bytes=256 * GIB, disk_free_bytes=1000 * GIB)
+    plan = make_plan(spec(resources={"gpus_per_trial": 2}), listing(), machine)
+    assert (plan.concurrency, plan.gpus) == (2, 5)
+    assert plan.notes == ("1 of 5 GPUs stays idle: 2 trials side by side.",)
+
+
+def test_batchnorm_with_a_single_value_is_refused() -> None:
+    # 33 images in steps of at most 32: 17 and 16; over 16 workers the smaller step has one image a worker.
+    resnet = spec(data={"path": "/photos", "image_size": 32})
+    with pytest.raises(PlanError, match="a BatchNorm would see a single value a channel"):
+        check_steps(resnet, 33, workers_per_trial=16)
+    check_steps(resnet, 33, workers_per_trial=8)
+    check_steps(spec(data={"path": "/photos", "image_size": 64}), 33, workers_per_trial=16)
+    frozen = spec(data={"path": "/photos", "image_size": 32}, strategies={"names": ["feature_extraction"]})
+    check_steps(frozen, 33, workers_per_trial=16)
+
+
+def test_worker_without_an_image_is_refused() -> None:
+    with pytest.raises(PlanError, match="0 a worker with 4 workers"):
+        check_steps(spec(), 3, workers_per_trial=4)
+
+
+def test_images_too_small_for_vgg_are_refused() -> None:
+    asked = spec(data={"path": "/photos", "image_size": 16}, models={"architectures": ["resnet18", "vgg11"]})
+    with pytest.raises(PlanError, match="vgg11 needs images of at least 32 px, --image-size is 16"):
+        make_plan(asked, listing(), TWO_CPUS)
+
+
+def test_estimated_time_grows_with_the_work() -> None:
+    def seconds(**sections: dict[str, Any]) -> float:
+        return make_plan(spec(**sections), listing(), TWO_CPUS).cost.seconds
+
+    one = {"models": {"architectures": ["resnet18"]}, "strategies": {"names": ["full"]}}
+    assert seconds(**one, training={"epochs": 20}) > 1.8 * seconds(**one) - 30
+    assert seconds(**one) > seconds(models=one["models"], strategies={"names": ["feature_extraction"]})
+    assert seconds(**one) < seconds(models={"architectures": ["resnet152"]}, strategies=one["strategies"])
+
+
+def test_estimated_speed_is_near_what_was_measured() -> None:
+    # ARCHITECTURE: ResNet-18 at 224 px on 2 cores, whole network, fp32 channels_last: 35 images/s.
+    one = spec(
+        models={"architectures": ["resnet18"]},
+        strategies={"names": ["scratch"]},
+        comparison={"seeds": 1, "lr_candidates": 1},
+        training={"epochs": 100, "precision": "fp32"},
+    )
+    plan = make_plan(one, listing(500), TWO_CPUS)
+    assert plan.cost.seconds == pytest.approx(100 * 700 / 35, rel=0.2)
+
+
+def test_long_job_has_a_cheaper_one() -> None:
+    asked = spec(training={"epochs": 300})
+    plan = make_plan(asked, listing(), TWO_CPUS)
+    assert plan.is_long
+    cheaper = make_cheaper_plan(asked, listing(), TWO_CPUS, plan)
+    assert cheaper is not None
+    reduced, reduced_plan = cheaper
+    assert reduced.models.architectures == ("resnet18",)
+    assert reduced_plan.cost.seconds < plan.cost.seconds
+
+
+def test_smallest_job_has_no_cheaper_one() -> None:
+    asked = spec(
+        data={"path": "/photos", "image_size": 96},
+        models={"architectures": ["resnet18"]},
+        comparison={"seeds": 1, "lr_candidates": 1},
+        training={"epochs": 100_000},
+    )
+    plan = make_plan(asked, listing(), TWO_CPUS)
+    assert plan.is_long
+    assert make_cheaper_plan(asked, listing(), TWO_CPUS, plan) is None

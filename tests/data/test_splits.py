@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+from transferlib.data.listing import split_roles
+from transferlib.data.splits import OUT, Assignment, Candidates, assign_splits, threshold_place
+from transferlib.errors import DataError
+from transferlib.names import SPLITS
+
+Row = tuple[str, str, str, str | None, str | None]
+"""Image id, content, label, group, given split."""
+
+
+def assign(rows: list[Row], seed: int = 0, val: float = 0.15, test: float = 0.15) -> Assignment:
+    image_ids, sha256, labels, groups, given = ([row[place] for row in rows] for place in range(5))
+    return assign_splits(
+        Candidates(image_ids, sha256, labels, groups, given),  # type: ignore[arg-type]
+        split_roles({split or "" for split in given}),
+        classes=sorted(set(labels)),  # type: ignore[type-var]
+        val=val,
+        test=test,
+        seed=seed,
+    )
+
+
+def sides(rows: list[Row], seed: int = 0, val: float = 0.15, test: float = 0.15) -> dict[str, str]:
+    found = assign(rows, seed, val, test)
+    return {row[0]: "out" if side == OUT else SPLITS[side] for row, side in zip(rows, found.splits, strict=True)}
+
+
+def images(classes: str, number: int, split: str | None = None, prefix: str = "") -> list[Row]:
+    return [(f"{prefix}{c}/{i}", f"content {prefix}{c}{i}", c, None, split) for c in classes for i in range(number)]
+
+
+def per_class(rows: list[Row], placed: dict[str, str]) -> dict[tuple[str, str], int]:
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    for row in rows:
+        counts[row[2], placed[row[0]]] += 1
+    return counts
+
+
+def test_shares_come_out_about_right() -> None:
+    rows = images("abc", 2000)
+    counts = per_class(rows, sides(rows))
+    for label in "abc":
+        # Three standard deviations of a binomial of 2,000 draws at 0.15 are 48.
+        assert abs(counts[label, "test"] - 300) < 48
+        assert abs(counts[label, "val"] - 300) < 48
+
+
+def test_place_is_the_same_on_every_machine() -> None:
+    assert threshold_place(0, "content:abc") == 0.48603577881722065
+    assert threshold_place(7, "group:p1") == 0.33364146645342146
+
+
+def test_order_of_files_changes_nothing() -> None:
+    rows = images("ab", 40)
+    shuffled = [rows[place] for place in np.random.default_rng(0).permutation(len(rows))]
+    assert sides(shuffled) == sides(rows)
+
+
+def test_seed_changes_the_cut() -> None:
+    rows = images("ab", 40)
+    assert sides(rows, seed=1) != sides(rows, seed=0)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_adding_files_moves_no_other_file(seed: int) -> None:
+    rows = images("ab", 60)
+    before = sides(rows, seed)
+    after = sides(rows + images("ab", 30, prefix="new") + images("c", 30), seed)
+    assert {image_id: after[image_id] for image_id in before} == before
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("number", [3, 4, 10])
+def test_every_class_has_an_image_in_every_part_however_small(number: int, seed: int) -> None:
+    rows = images("abcd", number)
+    counts = per_class(rows, sides(rows, seed))
+    assert all(counts[label, split] >= 1 for label in "abcd" for split in SPLITS)
+
+
+def test_pure_thresholds_would_leave_many_small_classes_short() -> None:
+    """The reason for the rule above, so that nobody takes it out."""
+    short = 0
+    for trial in range(200):
+        places = [threshold_place(trial, f"content:{i}") for i in range(10)]
+        short += not any(0.15 <= place < 0.3 for place in places) or not any(place < 0.15 for place in places)
+    assert short > 60
+
+
+def content_near(place: float) -> str:
+    """Return a content whose place in [0, 1) is this one, to a hundredth."""
+    return next(str(i) for i in range(100_000) if abs(threshold_place(0, f"content:{i}") - place) < 0.01)
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        # Test is short: of val and train it takes the nearest, from val where val has another ...
+        ([0.18, 0.25, 0.50, 0.90], ["test", "val", "train", "train"]),
+        # ... and not val's only one.
+        ([0.20, 0.40, 0.60, 0.90], ["val", "test", "train", "train"]),
+        # Val is short: it takes what is nearest to its own stretch, 0.15 to 0.30, from either side.
+        ([0.02, 0.06, 0.35, 0.90], ["test", "test", "val", "train"]),
+        ([0.02, 0.12, 0.60, 0.90], ["test", "val", "train", "train"]),
+        # All in train: test takes the lowest, val the next.
+        ([0.50, 0.60, 0.70, 0.80], ["test", "val", "train", "train"]),
+        # None in train: the highest goes there.
+        ([0.05, 0.10, 0.20, 0.25], ["test", "test", "val", "train"]),
+    ],
+)
+def test_a_short_part_takes_what_is_nearest_its_threshold(places: list[float], expected: list[str]) -> None:
+    rows: list[Row] = [(f"a/{i}", content_near(place), "a", None, None) for i, place in enumerate(places)]
+    placed = sides(rows + images("b", 50))
+    assert [placed[row[0]] for row in rows] == expected
+
+
+def test_fewer_than_three_images_of_a_class_are_refused_by_name() -> None:
+    with pytest.raises(DataError, match=r"Class 'b' has 2 separate images to cut .*need 3"):
+        sides(images("a", 9) + images("b", 2))
+
+
+def test_copies_of_one_photo_count_as_one_image() -> None:
+    copies: list[Row] = [(f"b/{i}", "one content", "b", None, None) for i in range(9)]
+    with pytest.raises(DataError, match="Class 'b' has 1 separate image "):
+        sides(images("a", 9) + copies)
+
+
+def test_all_short_classes_are_named_at_once() -> None:
+    with pytest.raises(DataError) as caught:
+        sides(images("a", 9) + images("b", 2) + images("c", 1))
+    assert "'b'" in str(caught.value)
+    assert "'c'" in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_same_content_is_never_on_two_sides(seed: int) -> None:
+    rows: list[Row] = [(f"{c}/{i}", f"{c}{i // 3}", c, None, None) for c in "ab" for i in range(30)]
+    placed = sides(rows, seed)
+    by_content: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        by_content[row[1]].add(placed[row[0]])
+    assert all(len(of) == 1 and "out" not in of for of in by_content.values())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_never_straddle_even_through_shared_content(seed: int) -> None:
+    rows: list[Row] = [(f"{c}/{i}", f"{c}{i}", c, f"patient {i // 4}", None) for c in "ab" for i in range(40)]
+    # One photo of patient 0 lies among those of patient 5 too: both patients are one component.
+    rows.append(("a/copy", "a0", "a", "patient 5", None))
+    placed = sides(rows, seed)
+    by_group: dict[str | None, set[str]] = defaultdict(set)
+    for row in rows:
+        by_group["patient 0" if row[3] == "patient 5" else row[3]].add(placed[row[0]])
+    assert all(len(of) == 1 for of in by_group.values())
+    counts = per_class(rows, placed)
+    assert all(counts[label, split] for label in "ab" for split in SPLITS)
+
+
+def test_a_growing_group_stays_where_it_was() -> None:
+    rows: list[Row] = [(f"{c}/{i}", f"{c}{i}", c, f"g{c}{i // 2}", None) for c in "ab" for i in range(60)]
+    more: list[Row] = [(f"new/{c}{i}", f"0 new {c}{i}", c, f"g{c}{i}", None) for c in "ab" for i in range(30)]
+    before, after = sides(rows), sides(rows + more)
+    assert {image_id: after[image_id] for image_id in before} == before
+    assert all(after[f"new/{c}{i}"] == before[f"{c}/{2 * i}"] for c in "ab" for i in range(30))
+
+
+def test_groups_that_tie_classes_together_too_tightly_are_refused() -> None:
+    rows: list[Row] = [(f"{c}/{i}", f"{c}{i}", c, f"g{i % 2}", None) for c in "ab" for i in range(10)]
+    with pytest.raises(DataError, match=r"Class 'a' has 2 separate images"):
+        sides(rows)
+
+
+def test_given_splits_win() -> None:
+    rows = [*images("ab", 5, "train", "t"), *images("ab", 2, "val", "v"), *images("ab", 3, "test", "e")]
+    assert sides(rows) == {row[0]: row[4] for row in rows}
+
+
+def test_held_out_set_becomes_test_and_val_is_cut_from_train_by_class() -> None:
+    rows = [*images("ab", 400, "train", "t"), *images("ab", 50, "val", "v")]
+    placed = sides(rows)
+    counts = per_class(rows, placed)
+    for label in "ab":
+        assert counts[label, "test"] == 50
+        assert abs(counts[label, "val"] - 60) < 22  # three standard deviations
+    assert all(placed[row[0]] == "test" for row in rows if row[4] == "val")
+    assert "test set" in split_roles({"train", "val"}).note
+    small = [*images("ab", 3, "train", "t"), *images("ab", 1, "test", "e")]
+    assert per_class(small, sides(small))["a", "val"] == 1
+
+
+def test_train_alone_is_cut_for_both() -> None:
+    rows = images("ab", 50, "train")
+    assert set(sides(rows).values()) == {"train", "val", "test"}
+
+
+def test_images_without_a_split_are_cut_beside_given_ones() -> None:
+    rows = [*images("ab", 5, "train", "t"), *images("ab", 2, "test", "e"), *images("ab", 40, None, "x")]
+    placed = sides(rows)
+    assert all(placed[row[0]] == row[4] for row in rows if row[4])
+    assert {placed[row[0]] for row in rows if not row[4]} == {"train", "val", "test"}
+
+
+def test_class_missing_in_a_given_split_is_refused_by_name() -> None:
+    rows = [*images("ab", 5, "train", "t"), *images("ab", 2, "val", "v"), *images("a", 3, "test", "e")]
+    with pytest.raises(DataError, match="Class 'b' has no images in test"):
+        sides(rows)
+
+
+def test_test_keeps_a_photo_that_train_or_val_has_too() -> None:
+    rows = [*images("ab", 5, "train", "t"), *images("ab", 3, "val", "v"), *images("ab", 3, "test", "e")]
+    rows += [("t/copy", "content ea0", "a", None, "train"), ("v/copy", "content ea0", "a", None, "val")]
+    rows += [("t/other", "content va0", "a", None, "train")]
+    found = assign(rows)
+    of = {row[0]: place for place, row in enumerate(rows)}
+    for name in ("t/copy", "v/copy", "t/other"):
+        assert found.statuses[of[name]] == "duplicate"
+        assert found.splits[of[name]] == OUT
+    assert found.reasons[of["t/copy"]] == "the same content as ea/0, which is in test"
+    assert found.reasons[of["t/other"]] == "the same content as va/0, which is in val"
+    assert found.statuses[of["ea/0"]] == found.statuses[of["va/0"]] == "used"
+
+
+def test_copy_in_the_held_out_set_is_out_of_train_before_val_is_cut() -> None:
+    rows = [
+        *images("ab", 30, "train", "t"),
+        *images("ab", 5, "val", "v"),
+        ("t/copy", "content va0", "a", None, "train"),
+    ]
+    assert sides(rows)["t/copy"] == "out"
+
+
+def test_same_content_under_two_labels_is_out_on_all_sides() -> None:
+    rows = [*images("ab", 20), ("a/x", "shared", "a", None, None), ("b/x", "shared", "b", None, None)]
+    rows.append(("b/y", "shared", "b", None, None))
+    found = assign(rows)
+    assert found.statuses[-3:] == ["label_conflict"] * 3
+    assert list(found.splits[-3:]) == [OUT] * 3
+    assert found.reasons[-3] == "the same content as b/x, labelled 'b'"
+    assert found.reasons[-1] == "the same content as a/x, labelled 'a'"
+    assert set(found.statuses[:-3]) == {"used"}
+
+
+def test_group_on_two_given_sides_is_refused_by_name() -> None:
+    rows = [*images("ab", 5, "train", "t"), *images("ab", 3, "val", "v"), *images("ab", 3, "test", "e")]
+    rows += [("t/p", "1", "a", "patient 7", "train"), ("e/p", "2", "a", "patient 7", "test")]
+    with pytest.raises(DataError, match="Group 'patient 7' is given in train and test"):
+        sides(rows)
+
+
+def test_class_whose_images_are_all_in_conflict_is_refused() -> None:
+    rows = [*images("a", 9), ("a/x", "shared", "a", None, None), ("b/x", "shared", "b", None, None)]
+    with pytest.raises(DataError, match="Class 'b' has no image left"):
+        sides(rows)

@@ -1,0 +1,120 @@
+"""Run a job on this machine: its script in a session of its own, so that Ctrl-C reaches the viewer alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import transferlib
+from transferlib.errors import TransferlibError
+from transferlib.runs import RunFolder
+
+PARENT_VARIABLE = "TRANSFERLIB_PARENT_PID"
+"""Names the viewer's process to the job, which stops cleanly when that is gone."""
+JOB_SCRIPT = "compare.py"
+LOG_TAIL_LINES = 20
+
+
+def job_script() -> Path:
+    """Return the job script's path: inside the installed package, else beside the package in a checkout.
+
+    Raises:
+        TransferlibError: Neither is there.
+    """
+    package = Path(transferlib.__file__).parent
+    for folder in (package / "jobs", package.parent / "jobs"):
+        if (folder / JOB_SCRIPT).is_file():
+            return folder / JOB_SCRIPT
+    raise TransferlibError(f"jobs/{JOB_SCRIPT} is neither in {package} nor beside it. Install transferlib again.")
+
+
+class LocalJob:
+    """One running job.
+
+    Args:
+        run: Its folder, with spec and plan in it; gets `log/job.log`.
+        script: What to run; None: the package's own.
+    """
+
+    def __init__(self, run: RunFolder, script: Path | None = None) -> None:
+        self._run = run
+        with open(self.log, "ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(script or job_script()), str(run.path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, PARENT_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"},
+            )
+
+    @property
+    def log(self) -> Path:
+        """Return the file that everything the job's processes print goes to."""
+        return self._run.log / "job.log"
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal; None while the job runs."""
+        return self._process.poll()
+
+    def ask_to_stop(self) -> None:
+        """Raise the run's stop flag: trials keep a checkpoint at their next step and end."""
+        self._run.stop_flag.touch()
+
+    def kill(self) -> None:
+        """End all of the job's processes at once; returns when the first of them is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def log_tail(path: Path, num_lines: int = LOG_TAIL_LINES) -> str:
+    """Return a log's last lines between rulers, and where the rest is.
+
+    Args:
+        path: Of the log; need not exist.
+        num_lines: Most lines.
+    """
+    try:
+        lines = path.read_text(errors="replace").splitlines()[-num_lines:]
+    except FileNotFoundError:
+        lines = []
+    ruler = "-" * 80
+    return "\n".join([ruler, *(lines or ["(nothing was printed)"]), ruler, f"Log: {path}"])
+
+
+class StopSignals:
+    """Turn signals into a clean stop; a context manager.
+
+    The first Ctrl-C asks the job to stop, the second kills it. SIGTERM and SIGHUP ask it to stop.
+    """
+
+    def __init__(self) -> None:
+        self.num_interrupts = 0
+        self.is_terminated = False
+        self._before: dict[signal.Signals, object] = {}
+
+    @property
+    def is_stop_wanted(self) -> bool:
+        """Return whether any of the signals has come."""
+        return self.num_interrupts > 0 or self.is_terminated
+
+    def __enter__(self) -> StopSignals:
+        self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            self._before[number] = signal.signal(number, self._terminate)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        self.num_interrupts += 1
+
+    def _terminate(self, number: int, frame: object) -> None:
+        self.is_terminated = True

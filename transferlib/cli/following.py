@@ -1,0 +1,191 @@
+"""Read a run folder as it grows: messages, finished epochs, where each trial stands. Whole lines only."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transferlib.comparison.plan import Plan
+from transferlib.records import FINISHED, TrialProgress, TrialSpec
+from transferlib.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """Say where one trial stands; a row of the live table."""
+
+    trial: TrialSpec
+    state: str
+    """pending, running, done, failed or stopped."""
+    epoch: int
+    """Epochs finished."""
+    num_epochs: int
+    val_accuracy: Sequence[float] = ()
+    """One value a finished epoch."""
+    images_per_s: float = 0.0
+    data_wait_share: float = 0.0
+    eta_s: float | None = None
+    """Seconds to the trial's last epoch; None: not known."""
+    updated_at: float = 0.0
+    """Unix time."""
+    reason: str = ""
+
+    @property
+    def best(self) -> float | None:
+        """Return the best validation accuracy so far; None before the first epoch."""
+        return max(self.val_accuracy, default=None)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Say where a run stands at one moment."""
+
+    status: Mapping[str, Any]
+    """`status.json`; empty before the job has begun."""
+    rows: tuple[TrialRow, ...]
+    """A row a trial, in the plan's order."""
+    messages: tuple[str, ...]
+    """New since the snapshot before."""
+    epochs: tuple[Mapping[str, Any], ...]
+    """Rows of `metrics.jsonl`, new since the snapshot before."""
+    eta_s: float | None
+    """Seconds to the end of the last trial; None: no epoch is finished yet."""
+
+    def count(self, state: str) -> int:
+        """Return the number of trials in a state."""
+        return sum(row.state == state for row in self.rows)
+
+
+class Follower:
+    """Take snapshots of a run.
+
+    Args:
+        run: Its folder.
+        plan: Its plan.
+        is_new: False for a run that is resumed: what it said before is not said again.
+    """
+
+    def __init__(self, run: RunFolder, plan: Plan, *, is_new: bool = True) -> None:
+        self._run = run
+        self._plan = plan
+        self._messages = LineReader(run.log / "messages.txt")
+        self._metrics = LineReader(run.metrics)
+        self._epoch_seconds: dict[str, list[float]] = {}
+        self._rows = {trial.trial_id: TrialRow(trial, "pending", 0, plan.epochs) for trial in plan.trials}
+        self._stamps: dict[str, int] = {}
+        if not is_new:
+            self._messages.read()
+            self._note_epochs(self._metrics.read())
+
+    def take(self) -> Snapshot:
+        """Return where the run stands now."""
+        epochs = self._note_epochs(self._metrics.read())
+        for trial in self._plan.trials:
+            self._refresh(trial)
+        rows = tuple(self._rows.values())
+        messages = tuple(self._messages.read())
+        return Snapshot(self._status(), rows, messages, epochs, self._eta(rows))
+
+    def _status(self) -> dict[str, Any]:
+        try:
+            status: dict[str, Any] = json.loads(self._run.status.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return status
+
+    def _note_epochs(self, lines: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+        rows = tuple(json.loads(line) for line in lines)
+        for row in rows:
+            arm = self._rows[row["trial_id"]].trial.arm
+            self._epoch_seconds.setdefault(arm, []).append(row["seconds"])
+        return rows
+
+    def _refresh(self, trial: TrialSpec) -> None:
+        """Read a trial's progress again where it has changed; a trial that Ray gave up on has a result only."""
+        folder, before = self._run.trial(trial.trial_id), self._rows[trial.trial_id]
+        if before.state in FINISHED:
+            return
+        result = folder.read_result()
+        stamp = _changed_at(folder.progress)
+        if stamp and stamp != self._stamps.get(trial.trial_id):
+            self._stamps[trial.trial_id] = stamp
+            progress = TrialProgress.from_json(folder.progress.read_text())
+            before = self._rows[trial.trial_id] = self._row(trial, progress)
+        if result is not None and result.state in FINISHED and before.state not in FINISHED:
+            self._rows[trial.trial_id] = TrialRow(
+                trial,
+                result.state,
+                before.epoch or result.epochs,
+                self._plan.epochs,
+                before.val_accuracy,
+                updated_at=time.time(),
+                reason=result.reason,
+            )
+
+    def _row(self, trial: TrialSpec, progress: TrialProgress) -> TrialRow:
+        eta = None
+        if progress.state == "running" and progress.images_per_s > 0:
+            left = progress.num_epochs - progress.epoch - progress.step / max(1, progress.num_steps)
+            # Validation is a forward pass only: about a third of a training step.
+            images = self._plan.images["train"] + self._plan.images["val"] / 3
+            eta = max(0.0, left) * images / progress.images_per_s
+        return TrialRow(
+            trial,
+            progress.state,
+            progress.epoch,
+            progress.num_epochs,
+            tuple(progress.val_accuracy),
+            progress.images_per_s,
+            progress.data_wait_share,
+            eta,
+            progress.updated_at,
+            progress.reason,
+        )
+
+    def _eta(self, rows: Sequence[TrialRow]) -> float | None:
+        """Return the time left from the mean epoch of each arm so far; an arm not seen yet counts as the mean arm."""
+        if not self._epoch_seconds:
+            return None
+        means = {arm: sum(seconds) / len(seconds) for arm, seconds in self._epoch_seconds.items()}
+        overall = sum(means.values()) / len(means)
+        left = sum(
+            (row.num_epochs - row.epoch) * means.get(row.trial.arm, overall)
+            for row in rows
+            if row.state not in FINISHED
+        )
+        return left / self._plan.concurrency
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+class LineReader:
+    """Read a growing file, a whole line at a time.
+
+    Args:
+        path: Need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self) -> list[str]:
+        """Return the lines finished since the last call, without their ends."""
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        end = data.rfind(b"\n") + 1
+        self._offset += end
+        return data[:end].decode(errors="replace").splitlines()

@@ -1,0 +1,247 @@
+"""`submit`: the commands, their flags and their help. What they do is imported when they do it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from transferlib import __version__
+from transferlib.cli.options import job_options
+from transferlib.cli.sifting import PROBLEMS, JobCommand, JobGroup
+
+HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+RUNS_HELP = "Folder that run folders are in. [default: runs]"
+EPILOG = (
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 cluster unreachable, 4 some trials failed, 5 stopped, 130 interrupted."
+)
+
+
+@click.group(cls=JobGroup, context_settings=HELP, epilog=EPILOG)
+@click.version_option(__version__, prog_name="submit", help="Show the version and exit.")
+def submit() -> None:
+    """Find the best way to fine-tune a VGG or ResNet on your images, with evidence.
+
+    \b
+    submit compare --data photos/     train each strategy on Ray, rank them, write a report
+    submit init photos/               write submit.yaml, after which `submit compare` alone works
+    """
+
+
+def job_command(verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a command with what `compare` and `train` have in common."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in (
+            click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object."),
+            click.option(
+                "--resume-changed",
+                is_flag=True,
+                help="With --resume: go on although weights or versions changed; marks the run as not bit-exact.",
+            ),
+            click.option(
+                "--resume",
+                metavar="RUN",
+                help="Go on with a run (its id, the start of it, @last, or its path) by its own spec; finished trials "
+                "are not run again.",
+            ),
+            click.option("--dry-run", is_flag=True, help="Print the resolved spec and the plan, and start nothing."),
+            spec_option,
+        ):
+            command = option(command)
+        return submit.command(verb, cls=JobCommand)(job_options(verb)(click.pass_context(command)))
+
+    return decorate
+
+
+spec_option = click.option(
+    "--spec",
+    "spec_file",
+    metavar="FILE",
+    help="YAML or JSON file with options; flags go over it. [default: submit.yaml in the current folder, if there]",
+)
+
+
+@job_command("compare")
+def compare(ctx: click.Context, /, **options: Any) -> int:
+    """Train every architecture by every strategy; say which is best.
+
+    Each arm (architecture and strategy) is trained with several seeds at several learning rates, all on the same
+    images. The choice is made on validation; the test set is read once, after it.
+    """
+    return _start("compare", ctx, options)
+
+
+@job_command("train")
+def train(ctx: click.Context, /, **options: Any) -> int:
+    """Train one architecture by one strategy.
+
+    The same as `compare` with one arm: the same options, run folder and report. One seed and one learning rate, unless
+    a flag or the spec file asks for more.
+    """
+    return _start("train", ctx, options)
+
+
+@submit.command("plan", cls=JobCommand)
+@job_options("compare")
+@spec_option
+@click.pass_context
+def plan(ctx: click.Context, /, spec_file: str | None, **options: Any) -> int:
+    """Print what `compare` would do, and start nothing.
+
+    Trials, how many run side by side, disk, memory, hours, and for each arm the parameters trained and the learning
+    rate by stage.
+    """
+    from transferlib.cli.launch import Request, preview
+
+    return preview(Request("compare", _given(options), spec_file, problems=ctx.meta[PROBLEMS]))
+
+
+@submit.command("init")
+@click.argument("images", metavar="PATH")
+@click.option("--force", is_flag=True, help="Replace a submit.yaml that is there.")
+def init(images: str, force: bool) -> int:
+    """Write a commented submit.yaml for the images in PATH.
+
+    PATH is an image folder, or a .csv or .jsonl manifest. `submit compare` in this folder then needs no more options.
+    """
+    from pathlib import Path
+
+    from transferlib.cli.init import found_line, write_spec
+
+    path, listing = write_spec(images, Path.cwd(), force=force)
+    click.echo(f"Found {found_line(listing)}")
+    click.echo(f"Wrote {path.name}. Look at it, then: submit compare --dry-run, and submit compare")
+    return 0
+
+
+@submit.command("report")
+@click.argument("run", metavar="RUN")
+@click.option("--runs", default="runs", metavar="DIR", help=RUNS_HELP)
+def report(run: str, runs: str) -> int:
+    """Write the report.html of RUN anew.
+
+    RUN is an id, the start of one, @last, or a run folder's path.
+    """
+    from pathlib import Path
+
+    from transferlib.cli.outcome import shown
+    from transferlib.report import write_report
+    from transferlib.runs import RunFolder
+
+    folder = RunFolder.find(Path(runs), run)
+    write_report(folder)
+    click.echo(f"Wrote {shown(folder.report)}")
+    return 0
+
+
+@submit.command("list")
+@click.option("--runs", default="runs", metavar="DIR", help=RUNS_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array of objects.")
+def list_runs(runs: str, as_json: bool) -> int:
+    """List the runs, newest first."""
+    import dataclasses
+    import json
+    from pathlib import Path
+
+    from transferlib.cli.runs_table import find_runs, runs_lines
+
+    rows = list(find_runs(Path(runs)))
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
+    elif rows:
+        click.echo("\n".join(runs_lines(rows)))
+    else:
+        click.echo(f"No runs in {runs}.", err=True)
+    return 0
+
+
+@submit.group("cache", cls=JobGroup)
+def cache() -> None:
+    """Look at the cache of decoded images, or empty it."""
+
+
+CACHE_DIR_OPTION = click.option(
+    "--cache-dir", metavar="DIR", help="Folder of decoded images. [default: ~/.cache/transferlib]"
+)
+
+
+@cache.command("list")
+@CACHE_DIR_OPTION
+def cache_list(cache_dir: str | None) -> int:
+    """Show how much is kept, by image size."""
+    from transferlib.cli.caches import cache_lines
+
+    click.echo("\n".join(cache_lines(cache_dir)))
+    return 0
+
+
+@cache.command("clear")
+@CACHE_DIR_OPTION
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def cache_clear(cache_dir: str | None, yes: bool) -> int:
+    """Delete the decoded images; the next job decodes them again."""
+    from transferlib.cli.caches import clear_cache, describe
+
+    click.echo(describe(cache_dir))
+    if not yes:
+        click.confirm("Delete them?", abort=True)
+    click.echo(clear_cache(cache_dir))
+    return 0
+
+
+def _start(verb: str, ctx: click.Context, options: dict[str, Any]) -> int:
+    from transferlib.cli.launch import Request, run_request
+
+    return run_request(
+        Request(
+            verb,
+            spec_file=options.pop("spec_file"),
+            is_dry_run=options.pop("dry_run"),
+            resume=options.pop("resume"),
+            resume_changed=options.pop("resume_changed"),
+            as_json=options.pop("as_json"),
+            problems=ctx.meta[PROBLEMS],
+            given=_given(options),
+        )
+    )
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags that were typed."""
+    return {name: value for name, value in options.items() if value not in (None, ())}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; a user's mistake is told without a traceback.
+
+    Args:
+        args: Without the program's name; None: this process's.
+    """
+    sys.exit(_run(args))
+
+
+def _run(args: Sequence[str] | None) -> int:
+    from transferlib.errors import EXIT_INTERRUPTED, TransferlibError
+
+    try:
+        return int(submit.main(args=args, prog_name="submit", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return EXIT_INTERRUPTED
+    except TransferlibError as error:
+        click.echo(_error_text(error), err=True)
+        return error.exit_code
+
+
+def _error_text(error: Exception) -> str:
+    """Return an error as text: one mistake on one line, several under each other."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    if len(lines) == 1:
+        return f"Error: {lines[0]}"
+    return "\n".join(["Error:", *(f"  {line}" for line in lines)])

@@ -1,0 +1,76 @@
+"""What a run says where there is no terminal: a line an epoch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from transferlib.cli.following import Snapshot, TrialRow
+from transferlib.cli.words import duration
+
+
+class PlainView:
+    """Print lines as they come.
+
+    Args:
+        file: Where to; None: stderr.
+    """
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        self._file = file
+        self._told: set[str] = set()
+        self._said = ""
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return
+
+    def say(self, text: str) -> None:
+        """Print a line of talk."""
+        print(text, file=self._file or sys.stderr, flush=True)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Print what is new: messages, phases, finished epochs, failed trials."""
+        for message in snapshot.messages:
+            self.say(message)
+        phase = phase_of(snapshot.status)
+        if phase and phase != self._said:
+            self._said = phase
+            self.say(phase)
+        rows = {row.trial.trial_id: row for row in snapshot.rows}
+        for epoch in snapshot.epochs:
+            self.say(_epoch_line(epoch, rows[epoch["trial_id"]]))
+        if snapshot.epochs and snapshot.eta_s is not None:
+            finished = snapshot.count("done") + snapshot.count("failed")
+            left = f", about {duration(snapshot.eta_s)} left" if finished < len(snapshot.rows) else ""
+            self._say_once(f"{finished} of {len(snapshot.rows)} trials finished{left}", f"finished {finished}")
+        for row in snapshot.rows:
+            if row.state == "failed":
+                self._say_once(f"{row.trial.trial_id} failed: {row.reason}", row.trial.trial_id)
+
+    def _say_once(self, text: str, key: str) -> None:
+        if key not in self._told:
+            self._told.add(key)
+            self.say(text)
+
+
+def _epoch_line(epoch: Mapping[str, Any], row: TrialRow) -> str:
+    best = max([epoch["val_accuracy"], *row.val_accuracy[: epoch["epoch"] + 1]])
+    speed = epoch["images"] / epoch["train_seconds"] if epoch["train_seconds"] else 0.0
+    wait = epoch["data_wait_s"] / epoch["seconds"] if epoch["seconds"] else 0.0
+    return (
+        f"{epoch['trial_id']}  epoch {epoch['epoch'] + 1}/{row.num_epochs}  loss {epoch['train_loss']:.3f}  "
+        f"val {epoch['val_accuracy']:.3f} (best {best:.3f})  {speed:,.0f} images/s  "
+        f"waiting {wait:.0%}  {epoch['seconds']:.1f} s"
+    )
+
+
+def phase_of(status: Mapping[str, Any]) -> str:
+    """Return what a job is doing, as a line; empty where it has nothing to say."""
+    state, message = status.get("state", ""), status.get("message", "")
+    if state in ("", "done", "failed", "stopped"):
+        return ""
+    return f"{state.capitalize()}: {message}" if message else state.capitalize()

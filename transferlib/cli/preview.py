@@ -1,0 +1,209 @@
+"""What a job would do, as text: the plan, the strategies' tables, and a cheaper command where it would take long."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from transferlib.cli import words
+from transferlib.cli.options import FLAGS, Flag
+from transferlib.comparison.cheaper import make_cheaper_plan
+from transferlib.comparison.machine import Machine, detect_machine
+from transferlib.comparison.plan import LONG_JOB_S, Plan, make_plan
+from transferlib.data.cache_dir import default_cache_dir
+from transferlib.data.listing import Listing
+from transferlib.data.sources import list_images
+from transferlib.errors import PlanError
+from transferlib.spec import JobSpec
+from transferlib.strategies.table import format_strategy_table, strategy_table
+
+LABEL_WIDTH = 14
+MAX_WIDTH = 100
+
+
+def look(spec: JobSpec) -> tuple[Listing, Machine]:
+    """List a job's images and read the machine.
+
+    Raises:
+        DataError: The images cannot serve.
+    """
+    cache = Path(spec.data.cache.dir) if spec.data.cache.dir else default_cache_dir()
+    return list_images(Path(spec.data.path)), detect_machine(Path(spec.output.runs_dir), cache)
+
+
+def plan_job(spec: JobSpec, listing: Listing, machine: Machine, *, is_exact: bool = False) -> Plan:
+    """Plan a job; looks into the decoded cache only where that matters, since it takes half a second.
+
+    Args:
+        spec: What is asked for.
+        listing: Its images.
+        machine: What there is.
+        is_exact: Look into the cache in any case.
+
+    Raises:
+        PlanError: The machine cannot meet the demand.
+    """
+    if is_exact:
+        return make_plan(spec, listing, machine, num_cached=_count_cached(spec, listing))
+    try:
+        return make_plan(spec, listing, machine)
+    except PlanError:
+        return make_plan(spec, listing, machine, num_cached=_count_cached(spec, listing))
+
+
+def _count_cached(spec: JobSpec, listing: Listing) -> int:
+    root = Path(spec.data.cache.dir) if spec.data.cache.dir else default_cache_dir()
+    if spec.data.cache.mode == "none" or not root.is_dir():
+        return 0
+    from transferlib.data.cache import DecodedCache
+    from transferlib.data.decode import Limits
+
+    cache = DecodedCache(root, spec.short_side, Limits(spec.data.max_pixels, spec.data.max_file_bytes))
+    return sum(facts is not None for facts in cache.known([entry.uri for entry in listing.entries]))
+
+
+def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) -> Iterator[str]:
+    """Yield the plan, a line a matter.
+
+    Args:
+        spec: What is asked for.
+        listing: Its images.
+        machine: What it would run on.
+        plan: How.
+    """
+    images, cost = plan.images, plan.cost
+    num_steps = -(-images["train"] // spec.training.global_batch_size)
+    yield _row(
+        "images",
+        f"{sum(images.values()):,} in {words.count(plan.num_classes, 'class', 'classes')} "
+        f"({listing.layout}): {images['train']:,} train, {images['val']:,} val, {images['test']:,} test",
+    )
+    yield _row("from", listing.root)
+    yield _row(
+        "arms",
+        f"{len(plan.arms)}: {words.listed(spec.models.architectures)}, by {words.listed(spec.strategies.names)}",
+    )
+    yield _row(
+        "trials",
+        f"{len(plan.trials)} = {words.count(len(plan.arms), 'arm')} x {words.count(len(plan.seeds), 'seed')} x "
+        f"{words.count(plan.num_candidates, 'learning rate')}, each of at most {words.count(plan.epochs, 'epoch')}",
+    )
+    yield _row(
+        "an epoch",
+        f"{words.count(images['train'], 'image')} in {words.count(num_steps, 'step')} "
+        f"of at most {spec.training.global_batch_size}",
+    )
+    yield _row("side by side", _side_by_side(plan))
+    yield _row("disk", _disk(machine, plan))
+    yield _row("memory", _memory(machine, plan))
+    yield _row("time", f"about {words.duration(cost.seconds)} (rough; corrected once the first epochs are done)")
+    for note in (*listing.notes, *plan.notes):
+        yield _row("note", note)
+
+
+def _row(label: str, text: str) -> str:
+    """Return a line, broken where it is wider than the terminal (without one: 100 characters)."""
+    width = max(60, min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 24)).columns - 2))
+    indent = " " * LABEL_WIDTH
+    lines = textwrap.wrap(text, width - LABEL_WIDTH, break_on_hyphens=False, break_long_words=False)
+    return f"\n{indent}".join([f"{label:<{LABEL_WIDTH}}{lines[0]}", *lines[1:]])
+
+
+def _side_by_side(plan: Plan) -> str:
+    trials, workers = words.count(plan.concurrency, "trial"), words.count(plan.workers_per_trial, "worker")
+    if plan.use_gpu:
+        share = f"a GPU and {_number(plan.cpus_per_worker)} CPU a worker"
+        used = f"{plan.concurrency * plan.workers_per_trial} of {plan.gpus} GPUs busy"
+    else:
+        share = f"{_number(plan.cpus_per_worker)} CPU and {words.count(plan.threads_per_worker, 'thread')} a worker"
+        left = plan.ray_cpus - plan.concurrency * plan.workers_per_trial * plan.cpus_per_worker
+        used = f"{_number(left)} of {plan.ray_cpus} CPUs kept for Ray Data"
+    return f"{trials} of {workers}, {share}; {used}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def _disk(machine: Machine, plan: Plan) -> str:
+    run, cache = words.size(plan.cost.run_bytes), words.size(plan.cost.cache_bytes)
+    free = words.size(machine.disk_free_bytes)
+    if machine.cache_free_bytes is None:
+        return f"run folder {run} at its peak, {cache} of decoded images to add; {free} free"
+    cache_free = words.size(machine.cache_free_bytes)
+    return f"run folder {run} at its peak, {free} free; {cache} of decoded images to add, {cache_free} free there"
+
+
+def _memory(machine: Machine, plan: Plan) -> str:
+    text = f"about {words.size(plan.cost.memory_bytes)} of {words.size(machine.memory_bytes)}"
+    if plan.use_gpu:
+        text += f"; about {words.size(plan.cost.gpu_memory_bytes)} of each GPU"
+        text += f"'s {words.size(machine.gpu_memory_bytes)}" if machine.gpu_memory_bytes else ""
+    return text
+
+
+def table_lines(spec: JobSpec, plan: Plan) -> Iterator[str]:
+    """Yield, for each arm, the table of parameters trained and rate by stage, at the middle learning rate."""
+    for arm in plan.arms:
+        trials = [trial for trial in plan.trials if trial.arm == arm and trial.seed == plan.seeds[0]]
+        rates = [trial.lr for trial in trials]
+        middle = trials[len(trials) // 2]
+        rows = strategy_table(
+            middle.architecture, middle.strategy, plan.num_classes, rates[len(rates) // 2], spec.strategies
+        )
+        yield ""
+        yield from format_strategy_table(middle.architecture, middle.strategy, rows).splitlines()
+        if len(rates) > 1:
+            yield f"  at the head's rate {middle.lr:.3g}; tried: {', '.join(f'{rate:.3g}' for rate in rates)}"
+
+
+def cheaper_lines(
+    verb: str, given: Mapping[str, Any], spec: JobSpec, listing: Listing, machine: Machine, plan: Plan
+) -> Iterator[str]:
+    """Yield a cheaper command where the plan is long.
+
+    Args:
+        verb: compare or train.
+        given: What was typed, `--spec` included, by click's parameter name.
+        spec: What is asked for.
+        listing: Its images.
+        machine: What it would run on.
+        plan: The long one.
+    """
+    if not plan.is_long:
+        return
+    cheaper = make_cheaper_plan(spec, listing, machine, plan)
+    if cheaper is None:
+        return
+    smaller, smaller_plan = cheaper
+    yield f"This is past {words.duration(LONG_JOB_S)}. About {words.duration(smaller_plan.cost.seconds)}:"
+    yield f"  {command_for(verb, given, spec, smaller)}"
+
+
+def command_for(verb: str, given: Mapping[str, Any], spec: JobSpec, changed: JobSpec) -> str:
+    """Return the command that was typed, with the flags that lead to a changed spec.
+
+    Args:
+        verb: compare or train.
+        given: What was typed, by click's parameter name.
+        spec: What it said.
+        changed: What the command is to say.
+    """
+    before, after = spec.model_dump(mode="json"), changed.model_dump(mode="json")
+    differing = {flag.parameter: _at(after, flag) for flag in FLAGS if _at(before, flag) != _at(after, flag)}
+    words_ = ["submit", verb]
+    for name, value in {**given, **differing}.items():
+        flag = "--" + name.replace("_", "-")
+        for one in value if isinstance(value, list | tuple) else [value]:
+            words_ += [flag, str(one)]
+    return shlex.join(words_)
+
+
+def _at(dumped: Any, flag: Flag) -> Any:
+    for part in flag.place.split("."):
+        dumped = dumped[part]
+    return dumped

@@ -1,0 +1,112 @@
+"""Watch a job to its end, and turn signals, its status and its exit code into ours."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from transferlib.cli.executor import LocalJob, StopSignals, log_tail
+from transferlib.cli.following import Follower, Snapshot
+from transferlib.errors import EXIT_INTERRUPTED, StoppedError
+from transferlib.runs import RunFolder
+
+POLL_S = 0.2
+ENDED = ("done", "failed", "stopped")
+STOPPING = "Stopping: checkpoints are kept. Press Ctrl-C again to abort at once."
+
+
+class View(Protocol):
+    """Show a run while it goes."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        ...
+
+    def __exit__(self, *exception: object) -> None:
+        """End; the last state stays to be seen."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Print a line of talk."""
+        ...
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show where the run stands."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Say how a job ended."""
+
+    state: str
+    """done, failed, stopped, interrupted, aborted or died."""
+    exit_code: int
+    text: str
+    """For the user: the error, or why there is none; empty where all is said."""
+    snapshot: Snapshot
+
+
+def watch(run: RunFolder, job: LocalJob, follower: Follower, view: View, signals: StopSignals) -> Outcome:
+    """Show a job until it has ended.
+
+    Args:
+        run: Its folder.
+        job: Running.
+        follower: Reads the folder.
+        view: Shows it.
+        signals: In force already, so that none is lost between the job's start and here.
+    """
+    is_stopping = False
+    with view:
+        while True:
+            code = job.poll()
+            snapshot = follower.take()
+            with hang_up_is_no_error():
+                view.show(snapshot)
+            if code is not None:
+                break
+            if signals.num_interrupts > 1:
+                job.kill()
+                return Outcome("aborted", EXIT_INTERRUPTED, "Aborted.", follower.take())
+            if signals.is_stop_wanted and not is_stopping:
+                is_stopping = True
+                job.ask_to_stop()
+                with hang_up_is_no_error():
+                    view.say(STOPPING if signals.num_interrupts else "Stopping: checkpoints are kept.")
+            time.sleep(POLL_S)
+    return _outcome(job, code, snapshot, signals)
+
+
+@contextlib.contextmanager
+def hang_up_is_no_error() -> Iterator[None]:
+    """Go on where the terminal is gone: the job must still be stopped cleanly."""
+    try:
+        yield
+    except OSError:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
+
+
+def _outcome(job: LocalJob, code: int, snapshot: Snapshot, signals: StopSignals) -> Outcome:
+    """Decide what to say and to return; a job that got done before the signal reached it is done."""
+    state, error = snapshot.status.get("state", ""), snapshot.status.get("error", "")
+    if state == "done":
+        return Outcome("done", snapshot.status.get("exit_code", code), snapshot.status.get("message", ""), snapshot)
+    if state == "stopped":
+        error = ""  # what is finished and how to go on is said in any case
+    if signals.num_interrupts:
+        return Outcome("interrupted", EXIT_INTERRUPTED, error, snapshot)
+    if signals.is_terminated:
+        return Outcome("stopped", StoppedError.exit_code, error, snapshot)
+    if state in ENDED:
+        text = error
+        if snapshot.status.get("traceback"):
+            text = f"{error}\n{log_tail(job.log)}"
+        return Outcome(state, snapshot.status.get("exit_code", code or 1), text, snapshot)
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return Outcome("died", 1, f"The job {how} without a result.\n{log_tail(job.log)}", snapshot)

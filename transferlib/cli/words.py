@@ -1,0 +1,62 @@
+"""Quantities as words: bytes, durations, counts. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+SPARKS = "▁▂▃▄▅▆▇█"
+ASCII_SPARKS = "_.:-=+*#"
+
+
+def size(num_bytes: float) -> str:
+    """Return bytes as `13.8 GB` (decimal, as disks are sold)."""
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= factor:
+            value = num_bytes / factor
+            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.1f} {unit}"
+    return f"{num_bytes:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `45 s`, `12 min` or `3.4 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as `0:45`, `12:03` or `3:04:05`."""
+    whole = int(max(0.0, seconds))
+    hours, rest = divmod(whole, 3600)
+    minutes, rest = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return `1 trial` or `54 trials`; the plural only needs saying where it is not the noun with an s."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"
+
+
+def listed(items: Sequence[str]) -> str:
+    """Return `a`, `a and b` or `a, b and c`; empty for nothing."""
+    return " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
+
+
+def sparkline(values: Sequence[float], low: float, high: float, width: int, *, is_ascii: bool = False) -> str:
+    """Return values as a line of blocks; more values than fit are thinned out, the last one kept.
+
+    Args:
+        values: In order.
+        low: Drawn as the lowest block.
+        high: Drawn as the highest.
+        width: Most characters.
+        is_ascii: For terminals without block characters.
+    """
+    blocks = ASCII_SPARKS if is_ascii else SPARKS
+    if len(values) > width:
+        values = [values[(index + 1) * len(values) // width - 1] for index in range(width)]
+    span = high - low
+    top = len(blocks) - 1
+    return "".join(blocks[top if span <= 0 else round(top * (value - low) / span)] for value in values)
