@@ -38,9 +38,9 @@ def plain(args: argparse.Namespace, epochs: int) -> dict[str, Any]:
 def service(args: argparse.Namespace, epochs: int, runs: Path) -> dict[str, Any]:
     submit = str(Path(sys.executable).with_name("submit"))
     command = [submit, "train", "--data", str(args.data), "--arch", "resnet18", "--strategy", args.strategy]
-    command += ["--epochs", str(epochs), "--image-size", str(args.image_size), "--runs-dir", str(runs)]
+    command += ["--epochs", str(epochs), "--image-size", str(args.image_size), "--runs", str(runs)]
     command += ["--weights", str(args.weights or "none"), "--precision", args.precision, "--lr-candidates", "0.03"]
-    command += ["--early-stopping-patience", "0"]
+    command += ["--patience", "0"]
     began, wall_clock = time.perf_counter(), time.time()
     subprocess.run(command, check=True, capture_output=True, text=True)
     wall = time.perf_counter() - began

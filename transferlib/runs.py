@@ -35,20 +35,22 @@ def new_run_id(verb: str) -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{verb}-{secrets.token_hex(2)}"
 
 
-def write_atomic(path: Path, data: str | bytes) -> None:
+def write_atomic(path: Path, data: str | bytes, *, is_durable: bool = True) -> None:
     """Write a file by temporary name, fsync and rename, so that a reader sees the old or the new one.
 
     Args:
         path: Its folder must exist.
         data: Text is written as UTF-8.
+        is_durable: False: without fsync, for what is replaced often and can be made again; a power cut may empty it.
     """
     raw = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
+            if is_durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -74,9 +74,21 @@ def leaderboard():
                 "peak_memory_bytes": 1_000_000, "trials": {"done": 3, "failed": 0},
             }
         )  # fmt: skip
-    write(
-        RUN / "leaderboard.json", {"schema": 1, "run": RUN.name, "ranked_by": "x", "verdict": "A wins.", "arms": arms}
-    )
+    table = {"schema": 1, "run": RUN.name, "ranked_by": "x", "verdict": "A wins.", "arms": arms}
+    write(RUN / "leaderboard.json", table)
+
+
+def choice():
+    last = max(trial["candidate"] for trial in PLAN["trials"])
+    chosen = [
+        {
+            "arm": f"{trial['architecture']}-{trial['strategy']}", "seed": trial["seed"], "trial_id": trial_id(trial),
+            "edge": "highest", "val_accuracy": 0.9, "val_log_loss": 0.4,
+        }
+        for trial in PLAN["trials"]
+        if trial["candidate"] == last
+    ]  # fmt: skip
+    write(RUN / "choice.json", {"schema": 1, "chosen": chosen})
 
 
 def play():
@@ -108,6 +120,7 @@ def play():
         state = "failed" if is_failed else "done"
         progress(trial, state, values, reason)
         result(trial, state, values, reason)
+    choice()
     leaderboard()
     (RUN / "report.html").touch()
     status("done", exit_code=4 if WAY == "failing" else 0, message="1 trials failed." if WAY == "failing" else "")

@@ -1,7 +1,11 @@
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import pytest
 
 from transferlib.runs import RunFolder
 
@@ -20,6 +24,7 @@ def test_done_job_prints_result_on_stdout_and_talk_on_stderr(call: Call, work: P
     table, verdict, files = answer.out.strip().split("\n\n")
     assert table.splitlines()[0].split()[:3] == ["arm", "val", "acc"]
     assert table.splitlines()[1].startswith("resnet18-feature_extraction  0.900 ± 0.010")
+    assert table.splitlines()[-1].startswith("* at the edge of the rates tried")
     assert verdict == "A wins."
     assert "report.html" in files
     assert "resnet18-feature_extraction-s0-c1/best.safetensors" in files
@@ -83,6 +88,26 @@ def test_run_that_is_being_written_is_not_resumed(call: Call, work: Path) -> Non
         answer = call("compare", "--resume", "@last")
     assert answer.code == 2
     assert "is being written by process" in answer.err
+
+
+def test_run_planned_for_gpus_is_not_resumed_without_them(call: Call, work: Path) -> None:
+    call("compare", *SMALL, job="dying")
+    plan = json.loads(only_run(work).plan.read_text())
+    only_run(work).plan.write_text(json.dumps({**plan, "use_gpu": True, "gpus": 2}))
+    answer = call("compare", "--resume", "@last")
+    assert answer.code == 2
+    assert "was planned for 2 GPUs: this machine has 0" in answer.err
+
+
+def test_report_is_written_anew(call: Call, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("compare", *SMALL)
+    report = ModuleType("transferlib.report")
+    report.write_report = lambda run: run.report.write_text("anew")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "transferlib.report", report)
+    answer = call("report", "@last")
+    assert answer.code == 0
+    assert answer.out == f"Wrote {only_run(work).report.relative_to(work)}\n"
+    assert only_run(work).report.read_text() == "anew"
 
 
 def test_resume_changed_is_left_as_a_mark_for_the_job(call: Call, work: Path) -> None:

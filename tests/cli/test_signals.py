@@ -53,6 +53,11 @@ class Terminal:
         """Send what the key sends; the terminal makes it SIGINT for the foreground group."""
         os.write(self._side, b"\x03")
 
+    def hang_up(self) -> int:
+        """Close the terminal's window and return the exit code."""
+        os.close(self._side)
+        return self.process.wait(WAIT_S)
+
     def end(self) -> int:
         """Read to the end and return the exit code."""
         with contextlib.suppress(OSError):
@@ -96,6 +101,13 @@ def test_second_ctrl_c_kills_the_job(start: Any, work: Path) -> None:
     assert terminal.end() == 130
     assert "Aborted." in terminal.text
     assert read_json(only_run(work).status)["exit_code"] == 130
+
+
+def test_closed_terminal_stops_the_job_cleanly(start: Any, work: Path) -> None:
+    terminal = Terminal(start, *SMALL, job="endless")
+    terminal.read_until("2/2")
+    assert terminal.hang_up() == 5
+    assert read_json(only_run(work).status)["state"] == "stopped"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

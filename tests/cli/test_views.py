@@ -86,12 +86,12 @@ def test_narrow_terminal_gets_fewer_columns_of_the_result() -> None:
         "macro_f1": metric, "ece": metric, "lr": {"0": 0.1, "1": 0.1}, "trained_parameters": 2_050,
         "seconds": 9.0, "images_per_s": 1500.0, "trials": {"done": 2, "failed": 1},
     }  # fmt: skip
-    wide = list(leaderboard_lines({"arms": [arm]}, 120))
+    wide = list(leaderboard_lines({"arms": [arm]}, {("resnet18-last_layers", "1")}, 120))
     assert wide[0].split()[-1] == "failed"
     assert wide[1].split() == [
-        "resnet18-last_layers", "0.900", "0.900", "±", "0.010", "0.900", "0.1", "2.0k", "9", "s", "0.900", "0.900",
-        "1,500", "1",
+        "resnet18-last_layers", "0.900", "0.900", "±", "0.010", "0.900", "0.1", "0.1*", "2.0k", "9", "s",
+        "0.900", "0.900", "1,500", "1",
     ]  # fmt: skip
-    narrow = list(leaderboard_lines({"arms": [arm]}, 60))
+    narrow = list(leaderboard_lines({"arms": [arm]}, (), 60))
     assert max(map(len, narrow)) <= 60
     assert narrow[0].split()[:3] == ["arm", "val", "acc"]

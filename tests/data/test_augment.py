@@ -2,6 +2,8 @@
 
 import inspect
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -131,3 +133,8 @@ def test_crop_that_does_not_fit_says_so():
     augmentation = Augmentation.from_spec([{"RandomCrop": {}}], 64)
     with pytest.raises(DataError, match="RandomCrop of 64x64 does not fit into an image of 40x90"):
         augmentation.draw(0, 0, np.zeros(1, np.uint64), np.array([[40, 90]]))
+
+
+def test_drawing_and_rendering_load_no_torch():
+    code = "import sys, transferlib.data.mosaic; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -89,7 +89,7 @@ GEOMETRY = {
 
 @pytest.mark.parametrize("name", [*COLOR, *GEOMETRY])
 def test_each_operation_alone_is_within_two_grey_levels_of_torchvision(name):
-    for number in range(12):
+    for number in range(8):
         ours, theirs, calls = both([(COLOR | GEOMETRY)[name]], number)
         inside = away_from_edges(ours, calls)
         difference = np.abs(ours.astype(int) - theirs)[inside]
@@ -106,7 +106,7 @@ def test_operations_that_only_move_whole_pixels_are_exact(name):
 
 
 def test_enlarging_crop_is_within_two_grey_levels():
-    for number in range(12):
+    for number in range(8):
         ours, theirs, calls = both([{"RandomResizedCrop": {"scale": [0.05, 0.4]}}], number)
         assert np.abs(ours.astype(int) - theirs)[away_from_edges(ours, calls)].max() <= 2
 
@@ -188,6 +188,28 @@ def test_evaluation_of_other_sizes_resizes_with_antialiasing(height, width):
     ours = render([image], evaluation_draws(np.array([[height, width]]), S), S)[0]
     pixels = F.resize(torch.from_numpy(image).permute(2, 0, 1), [73], antialias=True)
     assert psnr(ours, F.center_crop(pixels, [S, S]).permute(1, 2, 0).numpy()) > 36
+
+
+def test_shrinking_averages_fine_texture_away_as_torchvision_does():
+    texture = np.random.default_rng(0).integers(0, 256, (219, 219, 3), dtype=np.uint8)
+    ours = render([texture], evaluation_draws(np.array([[219, 219]]), S), S)[0]
+    pixels = F.resize(torch.from_numpy(texture).permute(2, 0, 1), [73], antialias=True)
+    theirs = F.center_crop(pixels, [S, S]).permute(1, 2, 0).numpy()
+    assert ours.std() == pytest.approx(theirs.std(), rel=0.15)  # without antialiasing: twice as much
+    assert psnr(ours, theirs) > 30
+
+
+def test_resize_there_and_back_loses_detail():
+    texture = np.random.default_rng(0).integers(0, 256, (S, S, 3), dtype=np.uint8)
+    there_and_back = Augmentation.from_spec([{"Resize": {"size": [16, 16]}}, {"Resize": {"size": [S, S]}}], S)
+    pixels = render([texture], there_and_back.draw(0, 0, np.zeros(1, np.uint64), np.array([[S, S]])), S)
+    assert pixels.std() < texture.std() / 2
+
+
+def test_blur_mirrors_at_the_border_as_torchvision():
+    for number in range(4):
+        ours, theirs, _ = both([COLOR["blur"]], number)
+        assert np.abs(ours.astype(int) - theirs).max() <= 1
 
 
 def test_pixels_do_not_depend_on_the_batch_or_the_thread():

@@ -98,6 +98,11 @@ def test_a_stream_of_nothing_ends_at_once(make_renderer: MakeRenderer) -> None:
     assert stream(make_renderer(), start=Position(EPOCHS, 0)) == []
 
 
+def test_a_stream_without_any_cpu_is_refused(make_renderer: MakeRenderer) -> None:
+    with pytest.raises(ValueError, match="without a share of a CPU"):
+        stream(make_renderer(), cpus=0.0)
+
+
 def test_a_trial_that_holds_the_only_other_cpu_is_served(make_renderer: MakeRenderer, expected: list[str]) -> None:
     import ray
 
@@ -159,13 +164,15 @@ def test_memory_stays_under_its_bound_however_many_epochs_come(make_renderer: Ma
 
 @pytest.mark.parametrize("cache", [True, False])
 def test_an_error_in_a_task_reaches_the_consumer_as_it_is(
-    make_renderer: MakeRenderer, tmp_path: Path, cache: bool
+    make_renderer: MakeRenderer, tmp_path: Path, capfd: pytest.CaptureFixture[str], cache: bool
 ) -> None:
     renderer = make_renderer(cache=False)
     source = replace(renderer.source, cache_dir=str(tmp_path) if cache else None)
     source = replace(source, limits=replace(source.limits, max_file_bytes=10))
-    with pytest.raises(DataError, match="changed since this run's manifest was made"):
+    with pytest.raises(DataError, match=r"^\S+\.png changed since this run's manifest was made") as caught:
         stream(replace(renderer, source=source))
+    assert type(caught.value) is DataError
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("keep", [True, False])

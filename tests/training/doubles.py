@@ -29,7 +29,7 @@ class DyingStream:
 
 
 class StoppedWorker(LocalWorker):
-    """Be asked to stop at the n-th time that the loop looks, from 0; it looks once before it begins, then every step."""
+    """Be asked to stop at the n-th look, from 0: the loop looks once before it begins, then at every step."""
 
     def __init__(self, at: int) -> None:
         super().__init__()

@@ -112,7 +112,7 @@ def test_one_that_cannot_be_written_leaves_those_before_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(CheckpointError, match="No space left on device.*GB are free"):
+        with pytest.raises(CheckpointError, match=r"No space left on device.*GB are free"):
             save(store, Position(2, 0))
     assert [path.name for path in store.folder.iterdir()] == ["e00001-s000000"]
     assert store.newest_good() is not None

@@ -146,7 +146,7 @@ def test_another_source_is_refused(make_inputs: MakeInputs, source: SourceWeight
     inputs = make_inputs()
     list(train_trial(inputs, StoppedWorker(at=2)))
     other = dataclasses.replace(inputs, source=dataclasses.replace(source, sha256="f" * 64))
-    with pytest.raises(CheckpointError, match="source_sha256 was .* is 'ffff"):
+    with pytest.raises(CheckpointError, match=r"source_sha256 was .* is 'ffff"):
         list(train_trial(other, LocalWorker()))
 
 

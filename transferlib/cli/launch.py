@@ -18,10 +18,10 @@ from transferlib.cli.preview import cheaper_lines, look, plan_job, plan_lines, t
 from transferlib.cli.resolve import Resolved, resolve_spec
 from transferlib.cli.watching import Outcome, View, hang_up_is_no_error, watch
 from transferlib.cli.words import count, duration
-from transferlib.comparison.machine import Machine
+from transferlib.comparison.machine import Machine, detect_machine
 from transferlib.comparison.plan import Plan
 from transferlib.data.listing import Listing
-from transferlib.errors import RunFolderError, UsageError
+from transferlib.errors import PlanError, RunFolderError, UsageError
 from transferlib.runs import RunFolder, read_json, write_atomic
 from transferlib.spec import JobSpec
 
@@ -160,12 +160,23 @@ def _resume(request: Request) -> int:
             _say(f"Run {run.run_id} is done already.")
             _print_result(request, run, plan, status.get("exit_code", 0))
             return int(status.get("exit_code", 0))
+        _check_machine(run, plan)
         run.stop_flag.unlink(missing_ok=True)
         if request.resume_changed:
             (run.path / RESUME_CHANGED).touch()
         run.set_status("preparing", message="going on")
     _say(f"Going on with run {run.run_id}\n{shown(run.path)}")
     return _run(request, run, plan, is_new=False)
+
+
+def _check_machine(run: RunFolder, plan: Plan) -> None:
+    """Refuse to go on where the plan's GPUs are not; fewer CPUs only take longer, since the threads stay the same."""
+    machine = detect_machine(run.path, run.path)
+    if plan.use_gpu and machine.gpus < plan.gpus:
+        raise PlanError(
+            f"{run.run_id} was planned for {count(plan.gpus, 'GPU')}: this machine has {machine.gpus}. "
+            "Go on with it where it began, or start a new run."
+        )
 
 
 def _saved_plan(run: RunFolder) -> Plan:
@@ -214,7 +225,7 @@ def _report(request: Request, run: RunFolder, plan: Plan, outcome: Outcome) -> N
         _say(outcome.text)
     if request.as_json:
         _print_json(run, outcome.state, outcome.exit_code)
-    if outcome.state != "failed":
+    if outcome.can_go_on:
         for line in partial_lines(run, plan, request.verb):
             print(line, file=sys.stderr if request.as_json else sys.stdout)
 

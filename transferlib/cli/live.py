@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 
@@ -35,7 +36,13 @@ class LiveView:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console if console is not None else Console(stderr=True, highlight=False)
-        self._live = Live(console=self._console, auto_refresh=False, transient=False, vertical_overflow="crop")
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            vertical_overflow="crop",
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self._started_at = time.monotonic()
         self._drawn_at = 0.0
         self._told: set[str] = set()
@@ -46,9 +53,10 @@ class LiveView:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._last is not None:
-            self._draw(self._last)
-        self._live.stop()
+        with contextlib.suppress(OSError):  # the terminal is gone
+            if self._last is not None:
+                self._draw(self._last)
+            self._live.stop()
 
     def say(self, text: str) -> None:
         """Print a line of talk above the table."""

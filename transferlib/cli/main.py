@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -220,7 +221,12 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: Without the program's name; None: this process's.
     """
-    sys.exit(_run(args))
+    code = _run(args)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # `submit list | head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's own last flush
+    sys.exit(code)
 
 
 def _run(args: Sequence[str] | None) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from transferlib.records import TrialResult
 from transferlib.runs import RunFolder, read_json
 
 NO_VALUE = "-"
+HEADER = ["arm", "val acc", "test acc", "log-loss", "rate", "trained", "time", "macro-F1", "ECE", "images/s", "failed"]
+"""The most wanted first: a narrow terminal shows as many as fit. Time is of training one chosen trial."""
+EDGE_NOTE = "* at the edge of the rates tried: a rate beyond it may do better (--lr-candidates)."
 
 
 def result_lines(run: RunFolder, plan: Plan, width: int) -> Iterator[str]:
@@ -24,41 +28,36 @@ def result_lines(run: RunFolder, plan: Plan, width: int) -> Iterator[str]:
         plan: Its plan.
         width: Of the terminal, characters.
     """
-    leaderboard = read_json(run.leaderboard("json"))
-    yield from leaderboard_lines(leaderboard, width)
+    leaderboard, chosen = read_json(run.leaderboard("json")), read_json(run.choice)["chosen"]
+    edges = {(trial["arm"], str(trial["seed"])) for trial in chosen if trial["edge"] in ("lowest", "highest")}
+    yield from leaderboard_lines(leaderboard, edges, width)
+    if edges:
+        yield EDGE_NOTE
     yield ""
-    yield leaderboard["verdict"]
+    yield from textwrap.wrap(leaderboard["verdict"], width, break_long_words=False, break_on_hyphens=False)
     yield ""
-    yield from file_lines(run, plan, leaderboard)
+    yield f"Report       {shown(run.report)}"
+    model = best_model(run, leaderboard, chosen)
+    if model is not None:
+        yield f"Model        {shown(model)}"
+    yield f"Predictions  {shown(run.predictions)}"
 
 
-def leaderboard_lines(leaderboard: Mapping[str, Any], width: int) -> Iterator[str]:
+def leaderboard_lines(leaderboard: Mapping[str, Any], edges: Collection[tuple[str, str]], width: int) -> Iterator[str]:
     """Yield the result table: ordered by validation, with test beside it.
 
     Args:
         leaderboard: `leaderboard.json`, schema 1.
+        edges: Arms and seeds whose rate lies at the edge of its grid.
         width: Of the terminal, characters.
     """
-    header = [
-        "arm",
-        "val acc",
-        "test acc",
-        "log-loss",
-        "rate",
-        "trained",
-        "time",
-        "macro-F1",
-        "ECE",
-        "images/s",
-        "failed",
-    ]
     rows = [
         [
             arm["arm"],
             spread(arm["val"]["accuracy"]),
             spread(arm["accuracy"]),
             mean(arm["log_loss"]),
-            _rates(arm),
+            _rates(arm, edges),
             _millions(arm["trained_parameters"]),
             duration(arm["seconds"]),
             mean(arm["macro_f1"]),
@@ -68,6 +67,7 @@ def leaderboard_lines(leaderboard: Mapping[str, Any], width: int) -> Iterator[st
         ]
         for arm in leaderboard["arms"]
     ]
+    header = HEADER
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
     yield from fit_columns(header, rows, width)
@@ -87,36 +87,32 @@ def mean(metric: Mapping[str, Any] | None) -> str:
     return NO_VALUE if metric is None or metric.get("mean") is None else f"{metric['mean']:.3f}"
 
 
-def _rates(arm: Mapping[str, Any]) -> str:
-    """Return the chosen rates, each once."""
-    return ", ".join(f"{rate:.2g}" for rate in sorted(set(arm["lr"].values())))
+def _rates(arm: Mapping[str, Any], edges: Collection[tuple[str, str]]) -> str:
+    """Return the chosen rates, each once; one at the edge of its grid has a star."""
+    chosen = {(rate, (arm["arm"], seed) in edges) for seed, rate in arm["lr"].items()}
+    return " ".join(f"{rate:.2g}{'*' if is_edge else ''}" for rate, is_edge in sorted(chosen)) or NO_VALUE
 
 
 def _millions(number: int) -> str:
     return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number / 1e3:.1f}k"
 
 
-def file_lines(run: RunFolder, plan: Plan, leaderboard: Mapping[str, Any]) -> Iterator[str]:
-    """Yield where to look, to load and to read on."""
-    yield f"Report       {shown(run.report)}"
-    model = best_model(run, plan, leaderboard)
-    if model is not None:
-        yield f"Model        {shown(model)}"
-    yield f"Predictions  {shown(run.predictions)}"
+def best_model(run: RunFolder, leaderboard: Mapping[str, Any], chosen: Sequence[Mapping[str, Any]]) -> Path | None:
+    """Return the model file of the recommended arm, of the seed that is best on validation; None where there is none.
 
-
-def best_model(run: RunFolder, plan: Plan, leaderboard: Mapping[str, Any]) -> Path | None:
-    """Return the model file of the first arm, of the seed that is best on validation; None where there is none."""
+    Args:
+        run: Its folder.
+        leaderboard: `leaderboard.json`; where it recommends no arm, its first one counts.
+        chosen: Of `choice.json`.
+    """
     if not leaderboard["arms"]:
         return None
-    arm = leaderboard["arms"][0]["arm"]
-    results = [
-        r for r in finished(run, plan) if r.arm == arm and r.state == "done" and run.trial(r.trial_id).best.exists()
-    ]
-    if not results:
+    arm = leaderboard.get("recommended") or leaderboard["arms"][0]["arm"]
+    trials = [trial for trial in chosen if trial["arm"] == arm and run.trial(trial["trial_id"]).best.exists()]
+    if not trials:
         return None
-    best = max(results, key=lambda result: (result.val_accuracy, -result.val_loss, -result.lr))
-    return run.trial(best.trial_id).best
+    best = max(trials, key=lambda trial: (trial["val_accuracy"], -trial["val_log_loss"]))
+    return run.trial(best["trial_id"]).best
 
 
 def shown(path: Path) -> str:

@@ -39,7 +39,7 @@ def find_runs(runs_dir: Path) -> Iterator[RunRow]:
     Args:
         runs_dir: Need not exist.
     """
-    for spec in sorted(runs_dir.glob("*/spec.yaml"), reverse=True):
+    for spec in sorted(runs_dir.glob("*/spec.yaml"), key=_age, reverse=True):
         run = RunFolder(spec.parent.absolute())
         status = read_json(run.status) or {}
         state, exit_code = status.get("state", "lost"), status.get("exit_code")
@@ -48,6 +48,12 @@ def find_runs(runs_dir: Path) -> Iterator[RunRow]:
             state, exit_code = "lost", 1
         arms = (read_json(run.leaderboard("json")) or {}).get("arms") or [None]
         yield RunRow(run.run_id, state, exit_code, status.get("updated_at", 0.0), arms[0], str(run.path))
+
+
+def _age(spec: Path) -> tuple[str, int]:
+    """Return when a run was made: the second from its id, within it the file's time."""
+    second = "-".join(spec.parent.name.split("-")[:2])
+    return second, spec.stat().st_mtime_ns
 
 
 def runs_lines(rows: list[RunRow]) -> list[str]:

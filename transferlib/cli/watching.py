@@ -50,6 +50,8 @@ class Outcome:
     text: str
     """For the user: the error, or why there is none; empty where all is said."""
     snapshot: Snapshot
+    can_go_on: bool = True
+    """Whether --resume makes sense; not where what was asked for is itself wrong."""
 
 
 def watch(run: RunFolder, job: LocalJob, follower: Follower, view: View, signals: StopSignals) -> Outcome:
@@ -104,9 +106,9 @@ def _outcome(job: LocalJob, code: int, snapshot: Snapshot, signals: StopSignals)
     if signals.is_terminated:
         return Outcome("stopped", StoppedError.exit_code, error, snapshot)
     if state in ENDED:
-        text = error
-        if snapshot.status.get("traceback"):
-            text = f"{error}\n{log_tail(job.log)}"
-        return Outcome(state, snapshot.status.get("exit_code", code or 1), text, snapshot)
+        is_crash = state == "failed" and bool(snapshot.status.get("traceback"))
+        text = f"{error}\n{log_tail(job.log)}" if is_crash else error
+        can_go_on = is_crash or state == "stopped"
+        return Outcome(state, snapshot.status.get("exit_code", code or 1), text, snapshot, can_go_on)
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return Outcome("died", 1, f"The job {how} without a result.\n{log_tail(job.log)}", snapshot)

@@ -33,7 +33,8 @@ def to_csv(arms: Sequence[ArmResult]) -> str:
 
 def to_markdown(arms: Sequence[ArmResult], verdict: str, ranked_by: str) -> str:
     """Return the table for a reader, the verdict above it."""
-    has_top5 = any(arm.spread("val", "top5") for arm in arms)
+    top5 = [arm.spread("val", "top5") for arm in arms]
+    has_top5 = any(spread is not None and spread.by_seed for spread in top5)
     header = ["arm", "val accuracy", "test accuracy", "balanced", "macro-F1", *(["top-5"] if has_top5 else [])]
     header += ["log-loss", "ECE", "rates", "trained", "seconds", "images/s", "peak memory", "failed"]
     rows = [

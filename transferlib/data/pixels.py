@@ -59,10 +59,9 @@ def _sample(image: Image, part: Pass, index: int, sheets: Sheets) -> Image:
     top, left, height, width = part.boxes[index].tolist()
     out_height, out_width = part.sizes[index].tolist()
     matrix = part.matrices[index]
-    box = image[top : top + height, left : left + width]
+    box = _soften(image[top : top + height, left : left + width], *part.softening[index].tolist())
     sampled = _mirrored(box, matrix, out_height, out_width)
     if sampled is None:
-        box = _soften(box, *part.softening[index].tolist())
         # Through four channels: the same bytes in half the time, 135 against 262 µs at 224 px (OpenCV 5.0).
         sampled = cv2.warpAffine(
             cv2.cvtColor(box, cv2.COLOR_RGB2RGBA),

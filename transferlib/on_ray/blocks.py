@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import ray.data
@@ -16,6 +16,10 @@ from ray.data.block import BlockMetadata
 from ray.exceptions import RayTaskError
 
 from transferlib.errors import TransferlibError
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.data._internal.execution.interfaces import RefBundle
 
 
 class IndexBlocks(Datasource):
@@ -66,10 +70,13 @@ def run_blocks(
         memory_bytes: Object store that results may take.
 
     Raises:
+        ValueError: `cpus` is not above 0.
         TransferlibError: The function raised it.
         ray.exceptions.RayError: Anything else that ended the run.
     """
-    num_tasks = max(1, math.ceil(cpus))
+    if cpus <= 0:
+        raise ValueError(f"cpus is {cpus}; Ray Data delivers nothing without a share of a CPU")
+    num_tasks = math.ceil(cpus)
     # Ray counts CPUs in ten-thousandths; rounding up would ask for more than there is.
     cpus_per_task = math.floor(cpus / num_tasks * 10_000) / 10_000
     with quiet_console():
@@ -77,13 +84,14 @@ def run_blocks(
             IndexBlocks(blocks), override_num_blocks=len(blocks), num_cpus=cpus_per_task
         ).map_batches(function, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=cpus_per_task)
         _configure(dataset.context, cpus, memory_bytes)
-        # Not iter_batches: closing it early kills the worker processes (the next stream waits seconds for new ones), it
-        # leaves a thread behind when it does not prefetch, and starts an actor when it does.
-        bundles = dataset.iter_internal_ref_bundles()
+        bundles: Iterator[RefBundle] | None = None
         try:
+            # Not iter_batches: closed early it kills the worker processes (the next stream waits seconds for new ones);
+            # without prefetching it leaves a thread behind, with it it starts an actor.
+            bundles = dataset.iter_internal_ref_bundles()
             for bundle in bundles:
                 for entry in bundle.blocks:
-                    yield ray.get(entry.ref)
+                    yield ray.get(cast("ObjectRef[pa.Table]", entry.ref))
         except RayTaskError as error:
             raise _own_error(error) from None
         finally:
@@ -115,12 +123,13 @@ def _own_error(error: RayTaskError) -> BaseException:
 
 class _Mute(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.ERROR
+        # Errors are raised to the consumer; the tip comes with every first stream that shows no bars.
+        return record.levelno == logging.WARNING and not record.getMessage().startswith("Progress bars disabled")
 
 
 @contextmanager
 def quiet_console() -> Iterator[None]:
-    """Keep Ray Data's notes off the terminal for the length of a `with` block; its log files get them all the same."""
+    """Keep Ray Data's notes off the terminal for the length of a `with` block; its log files get all of them."""
     mute = _Mute()
     consoles = [handler for handler in logging.getLogger("ray.data").handlers if handler.name == "console"]
     for handler in consoles:

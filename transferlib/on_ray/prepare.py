@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 
 from transferlib import __version__
@@ -25,6 +26,8 @@ from transferlib.runs import RunFolder, read_json, write_json
 from transferlib.spec import JobSpec
 
 Tell = Callable[[str], None]
+
+MOSAIC_ROWS = 6
 
 # A result is bit-exact only where these are the same.
 VERSIONED = ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow", "pyarrow", "ray", "safetensors")
@@ -61,9 +64,19 @@ def prepare_data(run: RunFolder, spec: JobSpec, plan: Plan, tell: Tell) -> Manif
 
 
 def draw_mosaic(run: RunFolder, spec: JobSpec) -> None:
-    """Write the picture of augmented training images."""
+    """Write the picture of augmented training images, a few of each class in turn."""
+    source = pixel_source(run, spec).open()
+    train = source.images.rows("train")
+    by_class = [
+        train[source.images.labels[train] == label][:MOSAIC_ROWS] for label in range(len(source.images.classes))
+    ]
+    longest = max(len(rows) for rows in by_class)
+    in_turn = [int(rows[i]) for i in range(longest) for rows in by_class if i < len(rows)]
+    rows = np.array(in_turn[:MOSAIC_ROWS], np.int64)
     augmentation = Augmentation.from_spec(spec.data.augmentation, spec.data.image_size)
-    save_mosaic(run.mosaic, pixel_source(run, spec).open(), augmentation, seed=spec.comparison.seed_values[0])
+    save_mosaic(
+        run.mosaic, source.pixels(rows), source.images.keys[rows], augmentation, seed=spec.comparison.seed_values[0]
+    )
 
 
 def _cache(spec: JobSpec, limits: Limits) -> DecodedCache | None:

@@ -17,7 +17,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,14 +99,18 @@ class CheckpointStore:
             ) from error
         self._prune(best_position(state))
 
-    def load(self, position: Position) -> Checkpoint:
-        """Read a checkpoint and check every file against the manifest.
+    def load(self, position: Position, only: Collection[str] | None = None) -> Checkpoint:
+        """Read a checkpoint and check every file that is read against the manifest.
+
+        Args:
+            position: Of the checkpoint.
+            only: Names of the tensor files to read; None: all.
 
         Raises:
             CheckpointError: It is damaged or not there; the text says in what way.
         """
         folder = self.folder / _name(position)
-        files = _read_verified(folder)
+        files = _read_verified(folder, None if only is None else {_STATE, *(f"{name}{_SUFFIX}" for name in only)})
         state = json.loads(files.pop(_STATE))
         tensors = {name.removesuffix(_SUFFIX): load_tensors(raw) for name, raw in files.items()}
         return Checkpoint(position, tensors, state)
@@ -192,10 +196,10 @@ def _commit_file(path: Path) -> dict[str, int | str]:
         return {"bytes": file.tell(), "sha256": digest}
 
 
-def _read_verified(folder: Path) -> dict[str, bytes]:
+def _read_verified(folder: Path, only: Collection[str] | None) -> dict[str, bytes]:
     try:
         facts: dict[str, Any] = json.loads((folder / _MANIFEST).read_bytes())["files"]
-        files = {name: (folder / name).read_bytes() for name in facts}
+        files = {name: (folder / name).read_bytes() for name in facts if only is None or name in only}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: {error}.") from None
     for name, raw in files.items():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as save_tensors
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import transferlib
@@ -16,7 +17,6 @@ from transferlib.errors import TrialError
 from transferlib.evaluation.predictions import Predictions
 from transferlib.models.skeleton import empty_model
 from transferlib.models.weights import RGB
-from transferlib.runs import write_atomic
 from transferlib.training.inputs import TrialInputs
 from transferlib.training.network import Logits
 
@@ -54,8 +54,14 @@ def write_model(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
         state: Any device and memory format.
         metadata: As `model_metadata`.
     """
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    write_atomic(path, save_tensors(tensors, dict(metadata)))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, temporary, dict(metadata))
+        with open(temporary, "r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

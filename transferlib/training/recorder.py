@@ -52,7 +52,7 @@ class TrialRecorder:
             self._started_at, self._num_restarts = before.started_at, before.num_restarts + 1
         self._store.discard_after(state.position)
         # Epochs that are in no checkpoint are run again, so their rows go: each epoch stands there once.
-        write_atomic(self._folder.metrics, metrics_csv(state.records))
+        write_atomic(self._folder.metrics, metrics_csv(state.records), is_durable=False)
         self._shown = dataclasses.replace(state.sums)
         self._show(state, "running")
 
@@ -77,7 +77,7 @@ class TrialRecorder:
     def epoch_done(self, state: TrainingState) -> None:
         """Write `metrics.csv` and `progress.json`, and log a line."""
         record = state.records[-1]
-        write_atomic(self._folder.metrics, metrics_csv(state.records))
+        write_atomic(self._folder.metrics, metrics_csv(state.records), is_durable=False)
         self._shown = EpochSums()
         self._show(state, "running", record.train_loss)
         log.info(
@@ -93,7 +93,7 @@ class TrialRecorder:
             CheckpointError: It is damaged. The next start goes back behind it.
         """
         assert state.best is not None
-        best = self._store.load(state.best.position)
+        best = self._store.load(state.best.position, only=("model", "validation"))
         learner.load_weights(best.tensors["model"])
         self.save_predictions("val", best.tensors["validation"]["logits"].numpy())
         whole = learner.model.state_dict()
@@ -134,7 +134,7 @@ class TrialRecorder:
             reason=reason,
             num_restarts=self._num_restarts,
         )
-        write_atomic(self._folder.progress, progress.to_json() + "\n")
+        write_atomic(self._folder.progress, progress.to_json() + "\n", is_durable=False)
         self._shown, self._shown_at = dataclasses.replace(sums), time.monotonic()
 
     def _read_progress(self) -> TrialProgress | None:
