@@ -77,7 +77,7 @@ class NonFiniteLossError(TrialError):
 
 
 class CheckpointError(TrialError):
-    """Report that no checkpoint of a trial can be read."""
+    """Report a checkpoint that is damaged, of another trial, or cannot be written."""
 
 
 class SomeTrialsFailedError(TransferlibError):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import ray
 
 from transferlib.comparison.choose import choose_candidates
+from transferlib.comparison.fit import check_steps
 from transferlib.comparison.leaderboard import write_leaderboard
 from transferlib.comparison.machine import detect_machine
 from transferlib.comparison.plan import Plan
@@ -105,7 +106,8 @@ class _Job:
         run, spec, plan = self._run, self._spec, self._plan
         models = start_preparing_models(spec, plan)
         self._phase("preparing", "reading the images")
-        prepare_data(run, spec, plan, self.tell)
+        manifest = prepare_data(run, spec, plan, self.tell)
+        check_steps(spec, len(manifest.images().rows("train")), plan.workers_per_trial)
         if not run.mosaic.exists():
             draw_mosaic(run, spec)
         self._phase("preparing", "loading the weights")

@@ -105,7 +105,7 @@ def _refuse_changed_images(run: RunFolder, before: Manifest, now: Manifest) -> N
     )
 
 
-def start_preparing_models(spec: JobSpec, plan: Plan) -> ray.ObjectRef:
+def start_preparing_models(spec: JobSpec, plan: Plan) -> ray.ObjectRef[Prepared | Exception]:
     """Begin to load and check the source weights where trials will train; `ray.get` gives a `Prepared`."""
     task = ray.remote(_prepare_models).options(num_cpus=plan.cpus_per_worker, num_gpus=1 if plan.use_gpu else 0)
     return task.remote(spec.to_yaml(), plan.use_gpu)

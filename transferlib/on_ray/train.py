@@ -52,7 +52,7 @@ def _train_worker(config: dict[str, Any]) -> None:
             pass
 
 
-class WorkerGroupTrial(tune.Trainable):  # type: ignore[misc]
+class WorkerGroupTrial(tune.Trainable):
     """Be a Tune trial that waits for a Ray Train worker group; one Tune iteration is the whole trial."""
 
     def setup(self, config: dict[str, Any]) -> None:

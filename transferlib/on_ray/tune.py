@@ -16,7 +16,8 @@ import ray
 from ray import tune
 
 from transferlib.comparison.plan import Plan
-from transferlib.on_ray.opening import load_plan, logged_to, open_trial, parse_trial, trial_device
+from transferlib.on_ray.opening import load_plan, load_spec, logged_to, open_trial, parse_trial, trial_device
+from transferlib.on_ray.pruning import DropLosers
 from transferlib.on_ray.train import WorkerGroupTrial
 from transferlib.records import EpochRecord, TrialSpec
 from transferlib.runs import RunFolder
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 MAX_RESTARTS = 3
 
 
-class OneWorkerTrial(tune.Trainable):  # type: ignore[misc]
+class OneWorkerTrial(tune.Trainable):
     """Train one-worker trials, one after another, in one process; one Tune iteration is one epoch."""
 
     _open: ExitStack | None = None
@@ -100,13 +101,13 @@ def run_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> dict[
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[],
+                callbacks=[DropLosers(run, plan.trials)] if load_spec(run.path).output.keep == "chosen" else [],
             ),
         )
         grid = tuner.fit()
         return {
             parse_trial(result.config["trial"]).trial_id: _last_line(result.error)
-            for result in grid
+            for result in map(grid.__getitem__, range(len(grid)))
             if result.error is not None
         }
     finally:
@@ -136,7 +137,7 @@ def evaluate_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> 
         num_cpus=plan.cpus_per_worker, num_gpus=1 if plan.use_gpu else 0, max_retries=MAX_RESTARTS
     )
     # Never more at once than the plan's trials: a task that held the data's CPU would wait for it for ever.
-    running: list[ray.ObjectRef] = []
+    running: list[ray.ObjectRef[None]] = []
     for trial in pending:
         if len(running) >= plan.concurrency:
             done, running = ray.wait(running, num_returns=1)

@@ -25,6 +25,7 @@ from transferlib.training.optimizer import (
     set_rates,
     trained_parameters,
 )
+from transferlib.training.pooling import make_pooling_deterministic
 from transferlib.training.precision import resolve_precision
 from transferlib.training.worker import Worker
 
@@ -124,6 +125,8 @@ def build_learner(inputs: TrialInputs, worker: Worker, schedule: Schedule) -> Le
     num_classes = len(images.classes)
     model = build_model(trial.architecture, num_classes, source=inputs.used_source, seed=trial.seed)
     model = model.to(worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if worker.device.type == "cuda":
+        make_pooling_deterministic(model)
     stages = apply_strategy(model, trial.architecture, inputs.stage_factors())
     groups = stages.parameter_groups(model, trial.lr, training.weight_decay)
     precision = resolve_precision(training.precision, worker.device)

@@ -83,8 +83,8 @@ class Loop:
             StoppedError: A rank was asked to stop; every finished step is saved.
             DataError: Validation did not see exactly the manifest's images.
         """
-        self._since_tick.lap()
         while not self._is_finished():
+            self._since_tick.lap()  # what others do with a record is not the next epoch's time
             self._train(batches)
             logits = self._validate(batches)
             record = self._finish_epoch(logits)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from transferlib.on_ray.pruning import drop_losers
+from transferlib.records import TrialResult, TrialSpec
+from transferlib.runs import RunFolder
+
+
+def end(run: RunFolder, trial: TrialSpec, accuracy: float, state: str = "done") -> None:
+    folder = run.trial(trial.trial_id)
+    folder.path.mkdir(parents=True)
+    folder.best.write_bytes(b"model")
+    result = TrialResult(
+        trial.trial_id,
+        trial.architecture,
+        trial.strategy,
+        trial.seed,
+        trial.candidate,
+        trial.lr,
+        state,  # type: ignore[arg-type]
+        val_accuracy=accuracy,
+    )
+    folder.result.write_text(result.to_json())
+
+
+def kept(run: RunFolder, trials: list[TrialSpec]) -> list[bool]:
+    return [run.trial(trial.trial_id).best.exists() for trial in trials]
+
+
+def trials_of(strategy: str) -> list[TrialSpec]:
+    return [TrialSpec("resnet18", strategy, 0, candidate, 0.01 * (candidate + 1)) for candidate in range(3)]
+
+
+def test_losers_go_only_when_every_candidate_has_ended(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, "compare")
+    trials = trials_of("full")
+    end(run, trials[0], 0.5)
+    end(run, trials[1], 0.9)
+    drop_losers(run, trials)
+    assert kept(run, trials) == [True, True, False]
+    end(run, trials[2], 0.7)
+    drop_losers(run, trials)
+    assert kept(run, trials) == [False, True, False]
+
+
+def test_candidates_level_in_accuracy_and_other_arms_keep_their_models(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, "compare")
+    level, other = trials_of("full"), trials_of("last_layers")
+    for trial in level:
+        end(run, trial, 0.8)
+    for trial in other[:2]:
+        end(run, trial, 0.1)
+    drop_losers(run, [*level, *other])
+    assert kept(run, level) == [True] * 3
+    assert kept(run, other) == [True, True, False]
+
+
+def test_a_failed_candidate_neither_wins_nor_holds_the_others_back(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, "compare")
+    trials = trials_of("full")
+    end(run, trials[0], 0.6)
+    end(run, trials[1], 0.0, state="failed")
+    end(run, trials[2], 0.4)
+    drop_losers(run, trials)
+    assert kept(run, trials)[0]
+    assert not kept(run, trials)[2]

@@ -1,0 +1,37 @@
+"""On a GPU: the same bits twice, and after a stop."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from tests.training.doubles import StoppedWorker
+from transferlib.records import TrialSpec
+from transferlib.training.trial import TrialInputs, train_trial
+from transferlib.training.worker import LocalWorker
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("architecture", ["resnet18", "vgg11"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_stopped_trial_on_a_gpu_ends_in_the_same_bits(
+    make_inputs: Callable[..., TrialInputs], architecture: str, precision: str
+) -> None:
+    results = []
+    for name in ("whole", "stopped"):
+        inputs = make_inputs(name, strategy="scratch", epochs=2, precision=precision)
+        inputs = dataclasses.replace(inputs, trial=TrialSpec(architecture, "scratch", 5, 0, 1e-3), source=None)
+        if name == "stopped":
+            stopped = StoppedWorker(at=3)
+            stopped.device = torch.device("cuda")
+            list(train_trial(inputs, stopped))
+        list(train_trial(inputs, LocalWorker("cuda")))
+        results.append(inputs.folder.read_result())
+    assert results[0] is not None
+    assert results[1] is not None
+    assert results[0].state == results[1].state == "done"
+    assert results[0].weights_sha256 == results[1].weights_sha256

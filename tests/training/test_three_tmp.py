@@ -1,0 +1,56 @@
+"""Real process groups: two ranks on this machine, over gloo."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch.multiprocessing as mp
+
+from tests.training.ranks import run_rank, train_with_frozen_batchnorm
+from transferlib.evaluation.predictions import Predictions
+from transferlib.training.trial import TrialInputs, evaluate_chosen
+from transferlib.training.worker import LocalWorker
+
+
+def test_two_ranks_train_what_one_trains_and_stop_as_one(
+    make_inputs: Callable[..., TrialInputs], tmp_path: Path
+) -> None:
+    """One process group for all that needs one: starting two processes takes longer than what they do."""
+    curve = {"strategy": "full", "epochs": 1, "global_batch_size": 9, "class_weights": "balanced"}
+    alone = make_inputs("alone", **curve)
+    train_with_frozen_batchnorm(alone, LocalWorker())
+    inputs = {
+        "curve": make_inputs("curve", **curve),
+        "whole": make_inputs("whole", strategy="last_layers", epochs=1),
+        "stopped": make_inputs("stopped", strategy="last_layers", epochs=1),
+    }
+    mp.spawn(run_rank, (3, tmp_path, inputs), nprocs=3)
+
+    # The same global batches give the same losses: five steps, before rounding grows.
+    losses = [json.loads((trial.folder.path / "losses.json").read_text()) for trial in (alone, inputs["curve"])]
+    assert len(losses[0]) == 5
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+
+    # Only the last rank was asked to stop, at its fourth step; all ranks stopped there.
+    results = [json.loads((tmp_path / f"stopped-{rank}.json").read_text()) for rank in range(3)]
+    assert results[0] == results[1]
+    assert results[0]["state"] == "stopped"
+    assert "after 4 of 6 steps" in results[0]["reason"]
+
+    # BatchNorm's statistics are of each rank's share; going on after a restart ends in the same bits all the same.
+    whole, stopped = (inputs[name].folder.read_result() for name in ("whole", "stopped"))
+    assert whole is not None
+    assert stopped is not None
+    assert whole.num_workers == 3
+    assert (stopped.weights_sha256, stopped.val_loss) == (whole.weights_sha256, whole.val_loss)
+    by_both = Predictions.load(inputs["stopped"].folder.predictions("val"))
+    by_both.check_complete(inputs["stopped"].images, "val")
+
+    # Both ranks validated the network that was saved, statistics included.
+    evaluate_chosen(inputs["stopped"], LocalWorker(), "val")
+    by_one = Predictions.load(inputs["stopped"].folder.predictions("val"))
+    np.testing.assert_allclose(by_both.logits, by_one.logits, rtol=1e-4, atol=1e-4)
