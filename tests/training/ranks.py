@@ -56,9 +56,10 @@ def train_with_frozen_batchnorm(inputs: TrialInputs, worker: Worker) -> None:
 
 
 def run_rank(rank: int, world_size: int, folder: Path, inputs: dict[str, TrialInputs]) -> None:
-    """Train three trials: one with frozen BatchNorm, one undisturbed, one stopped by the last rank and gone on with."""
+    """Train trials by name: with frozen BatchNorm, undisturbed, and stopped by the last rank and gone on with."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-    train_with_frozen_batchnorm(inputs["curve"], ProcessGroupWorker())
+    if "curve" in inputs:
+        train_with_frozen_batchnorm(inputs["curve"], ProcessGroupWorker())
     list(train_trial(inputs["whole"], ProcessGroupWorker()))
     stopped = inputs["stopped"]
     list(train_trial(stopped, StoppedRank(at=4)))

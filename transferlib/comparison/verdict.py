@@ -71,7 +71,7 @@ def give_verdict(
     if not others:
         lead = f"{best.arm} reaches {_accuracy(best)} on validation; there is no other arm to compare it with."
     if all(len(arm.chosen) < 2 for arm in ranked):
-        told = [_about_one_seed(others)]
+        told = [_about_one_seed(others, has_ended=not num_unfinished)]
     else:
         told = [*_about_noise(best, tied, others), *_about_cost(best, tied, cheapest)]
     return Verdict((lead, *told, *losses), cheapest.arm, best.arm, tuple(arm.arm for arm in tied))
@@ -84,13 +84,13 @@ def _accuracy(arm: ArmResult, *, brief: bool = False) -> str:
     return f"accuracy {mean:.3f}" if std is None else f"accuracy {mean:.3f} ± {std:.3f} over {count} seeds"
 
 
-def _about_one_seed(others: Sequence[ArmResult]) -> str:
+def _about_one_seed(others: Sequence[ArmResult], *, has_ended: bool) -> str:
     if not others:
         return "With one seed, noise was not measured: another seed may give another figure."
     runner_up = others[0]
     return (
         f"Next is {runner_up.arm} with {_accuracy(runner_up)}. With one seed, noise was not measured: a difference may "
-        "be chance. Use --seeds 3 or more to know."
+        f"be chance.{' Use --seeds 3 or more to know.' if has_ended else ''}"
     )
 
 
@@ -98,9 +98,7 @@ def _about_noise(best: ArmResult, tied: Sequence[ArmResult], others: Sequence[Ar
     apart = [arm.arm for arm in others if are_separated(best, arm)]
     unknown = [arm.arm for arm in others if are_separated(best, arm) is None]
     sentences = []
-    if tied:
-        named = _listed([f"{arm.arm} ({_accuracy(arm, brief=True)})" for arm in tied])
-        sentences.append(f"It is not separated from {named}: their spreads over seeds overlap.")
+    # Those it is not separated from come last: the sentence on cost goes on from them.
     if apart:
         sentences.append(f"Its spread over seeds lies above that of {_listed(apart)}.")
     if unknown:
@@ -108,6 +106,9 @@ def _about_noise(best: ArmResult, tied: Sequence[ArmResult], others: Sequence[Ar
         sentences.append(
             f"How it stands to {_listed(unknown)} is not known: with one seed of {lone}, noise was not measured."
         )
+    if tied:
+        named = _listed([f"{arm.arm} ({_accuracy(arm, brief=True)})" for arm in tied])
+        sentences.append(f"It is not separated from {named}: their spreads over seeds overlap.")
     return sentences
 
 

@@ -106,7 +106,7 @@ def run_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> dict[
         )
         grid = tuner.fit()
         return {
-            parse_trial(result.config["trial"]).trial_id: _last_line(result.error)
+            _config_trial(result.config).trial_id: _last_line(result.error)
             for result in map(grid.__getitem__, range(len(grid)))
             if result.error is not None
         }
@@ -121,8 +121,13 @@ def _trainable(plan: Plan) -> tuple[type[tune.Trainable], dict[str, float]]:
     return WorkerGroupTrial, {"node:__internal_head__": 0.001}
 
 
+def _config_trial(config: dict[str, Any] | None) -> TrialSpec:
+    assert config is not None
+    return parse_trial(config["trial"])
+
+
 def _trial_name(trial: Any) -> str:
-    return parse_trial(trial.config["trial"]).trial_id
+    return _config_trial(trial.config).trial_id
 
 
 def _last_line(error: BaseException) -> str:

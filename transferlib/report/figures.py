@@ -23,6 +23,7 @@ MAX_NUMBERED = 12
 MAX_NAMED = 30
 """Classes up to which a matrix names its rows and columns."""
 _LONGEST_NAME = 16
+_LEVEL_LETTERS = 36
 _STRONG = 0.55
 
 Curves = Sequence[Sequence[float]]
@@ -117,7 +118,7 @@ def draw_confusion(name: str, arm: str, confusion: npt.NDArray[np.int64], classe
             spine.set_visible(True)
         if num_classes <= MAX_NAMED:
             size = 10.0 if num_classes <= MAX_NUMBERED else 7.5
-            turn = 0 if num_classes <= 4 and max(map(len, names)) <= 9 else 90
+            turn = 0 if num_classes * max(map(len, names)) <= _LEVEL_LETTERS else 90
             axes.set_xticks(range(num_classes), names, rotation=turn, fontsize=size)
             axes.set_yticks(range(num_classes), names, fontsize=size)
         else:

@@ -160,18 +160,11 @@ class ProcessGroupWorker:
         self._stop_flag = StopFlag(stop_flag)
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
-        """Wrap the model in DistributedDataParallel, over the parameters that are trained.
-
-        Rank 0's buffers are everybody's, before each forward; where no layer changes its buffers that is not done.
-        """
-        changes_buffers = any(m.training and next(m.buffers(recurse=False), None) is not None for m in model.modules())
-        on_gpu = self.device.type == "cuda"
-        return DistributedDataParallel(
-            model,
-            device_ids=[self.device] if on_gpu else None,
-            broadcast_buffers=changes_buffers,
-            gradient_as_bucket_view=True,
-        )
+        """Wrap the model in DistributedDataParallel: over what is trained, the first rank's buffers before each step."""
+        device_ids = [self.device] if self.device.type == "cuda" else None
+        parallel = DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+        _settle_buckets(parallel, self.device)
+        return parallel
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Return the sum over all ranks, written into the argument."""
@@ -194,3 +187,17 @@ class ProcessGroupWorker:
     def should_stop(self) -> bool:
         """Return whether the stop flag's file exists, as this rank sees it."""
         return self._stop_flag.is_set()
+
+
+def _settle_buckets(parallel: DistributedDataParallel, device: torch.device) -> None:
+    """Make DDP lay out its buckets before the first step, which it does in the order that gradients first come in.
+
+    Over three ranks or more, the order in which an element is added up depends on its place in a bucket. Without this
+    the first step after a restart would be added up as an undisturbed training's very first, in other last bits.
+    """
+    buffers = [(buffer, buffer.clone()) for buffer in parallel.module.buffers()]
+    parallel(torch.zeros(2, 3, 64, 64, device=device)).sum().backward()
+    parallel.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
