@@ -166,8 +166,7 @@ def test_weights_that_blow_up_in_the_last_step_are_seen_in_validation(make_input
 def test_the_chosen_model_predicts_the_whole_test_split(make_inputs: MakeInputs) -> None:
     inputs = make_inputs(strategy="feature_extraction", epochs=1)
     list(train_trial(inputs, LocalWorker()))
-    evaluate_chosen(inputs, LocalWorker())
-    predictions = Predictions.load(inputs.folder.predictions("test"))
+    predictions = Predictions.load(evaluate_chosen(inputs, LocalWorker()))
     predictions.check_complete(inputs.images, "test")
     assert predictions.source == ("run", "resnet18-feature_extraction", 5, 0, "test")
     # The same function on validation gives what training measured: one way to evaluate.

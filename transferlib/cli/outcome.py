@@ -102,12 +102,12 @@ def best_model(run: RunFolder, leaderboard: Mapping[str, Any], chosen: Sequence[
 
     Args:
         run: Its folder.
-        leaderboard: `leaderboard.json`; where it recommends no arm, its first one counts.
+        leaderboard: `leaderboard.json`; its first arm counts where `status.json` recommends none.
         chosen: Of `choice.json`.
     """
     if not leaderboard["arms"]:
         return None
-    arm = leaderboard.get("recommended") or leaderboard["arms"][0]["arm"]
+    arm = (read_json(run.status) or {}).get("recommended") or leaderboard["arms"][0]["arm"]
     trials = [trial for trial in chosen if trial["arm"] == arm and run.trial(trial["trial_id"]).best.exists()]
     if not trials:
         return None

@@ -65,6 +65,7 @@ class _Job:
         self._run = run
         self._spec = JobSpec.load(run.spec)
         self._plan = Plan.from_json(run.plan.read_text())
+        self._recommended: str | None = None
 
     def run(self) -> int:
         """Go through the phases; return the exit code."""
@@ -88,7 +89,7 @@ class _Job:
         results = self._results()
         failed = [result for result in results if result.state == "failed"]
         code = 0 if not failed else 4
-        run.set_status("done", exit_code=code, message=_failures(failed))
+        run.set_status("done", exit_code=code, message=_failures(failed), recommended=self._recommended)
         return code
 
     def _phase(self, state: str, message: str) -> None:
@@ -149,7 +150,8 @@ class _Job:
         evaluate_trials(run, plan, [trial for trial in plan.trials if trial.trial_id in chosen])
         self._phase("evaluating", "writing the report")
         merge_predictions(run)
-        write_leaderboard(run)
+        comparison = write_leaderboard(run)
+        self._recommended = comparison.recommended.arm if comparison.recommended else None
         write_report(run)
         if self._spec.output.keep == "chosen":
             for trial in plan.trials:

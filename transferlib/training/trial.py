@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator
 from contextlib import closing
+from pathlib import Path
 
 import torch
 
@@ -75,13 +76,16 @@ def train_trial(inputs: TrialInputs, worker: Worker) -> Generator[EpochRecord, N
     worker.barrier()
 
 
-def evaluate_chosen(inputs: TrialInputs, worker: Worker, split: Phase = "test") -> None:
+def evaluate_chosen(inputs: TrialInputs, worker: Worker, split: Phase = "test") -> Path:
     """Predict a split with a finished trial's best model and write `predictions-<split>.parquet`.
 
     Args:
         inputs: As `train_trial` had them.
         worker: This rank.
         split: The test split is read once, after the choice.
+
+    Returns:
+        The file.
 
     Raises:
         TrialError: `best.safetensors` is missing, damaged or of other classes.
@@ -102,6 +106,7 @@ def evaluate_chosen(inputs: TrialInputs, worker: Worker, split: Phase = "test") 
     logits = gather_logits(worker, predicted, inputs.images.rows(split), len(classes))
     _observer(inputs, worker).save_predictions(split, logits)
     worker.barrier()
+    return inputs.folder.predictions(split)
 
 
 def find_checkpoint(inputs: TrialInputs, worker: Worker) -> Checkpoint | None:

@@ -160,7 +160,7 @@ class ProcessGroupWorker:
         self._stop_flag = StopFlag(stop_flag)
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
-        """Wrap the model in DistributedDataParallel: over what is trained, the first rank's buffers before each step."""
+        """Wrap the model in DistributedDataParallel, which also shares the first rank's buffers before each step."""
         device_ids = [self.device] if self.device.type == "cuda" else None
         parallel = DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
         _settle_buckets(parallel, self.device)
