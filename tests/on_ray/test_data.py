@@ -151,13 +151,16 @@ def test_a_stream_says_nothing_on_the_terminal_and_leaves_ray_data_as_it_was(
     assert (out, err) == ("", "")
 
 
-def test_memory_stays_under_its_bound_however_many_epochs_come(make_renderer: MakeRenderer) -> None:
+@pytest.mark.parametrize("cpus", [1.0, 2.0])
+def test_memory_stays_under_its_bound_however_many_epochs_come(make_renderer: MakeRenderer, cpus: float) -> None:
     from transferlib.on_ray.data import RayStream
 
     bound = 24 << 20
     renderer = replace(make_renderer(), augmentation=Augmentation.from_spec("none", 256), image_size=256)
     steps = Schedule(renderer.source.open().images, 0, 8, 8, 12).steps(0, 1)
-    stored = [stored_bytes() for _ in RayStream(renderer, memory_bytes=bound).open(steps)]  # 122 MiB of pixels
+    stored = [
+        stored_bytes() for _ in RayStream(renderer, cpus=cpus, memory_bytes=bound).open(steps)
+    ]  # 122 MiB of pixels
     assert max(kept for kept, _ in stored) <= bound
     assert stored[-1][1] == 0
 

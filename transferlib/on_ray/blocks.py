@@ -1,4 +1,4 @@
-"""One run of Ray Data: small tables in, a function over each in a task, what it makes out, in order and bounded."""
+"""One run of Ray Data: small tables in, a function over each, one task at a time, results out in order and bounded."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def run_blocks(
     Args:
         blocks: Small tables, at least one.
         function: Turns a block into a table; importable by workers.
-        cpus: Logical CPUs that tasks may take together; below 1: one task at a time that asks for this fraction.
+        cpus: Logical CPUs that a task asks for; one task runs at a time.
         memory_bytes: Object store that results may take.
 
     Raises:
@@ -76,13 +76,12 @@ def run_blocks(
     """
     if cpus <= 0:
         raise ValueError(f"cpus is {cpus}; Ray Data delivers nothing without a share of a CPU")
-    num_tasks = math.ceil(cpus)
     # Ray counts CPUs in ten-thousandths; rounding up would ask for more than there is.
-    cpus_per_task = math.floor(cpus / num_tasks * 10_000) / 10_000
+    cpus = math.floor(cpus * 10_000) / 10_000
     with quiet_console():
         dataset = ray.data.read_datasource(
-            IndexBlocks(blocks), override_num_blocks=len(blocks), num_cpus=cpus_per_task
-        ).map_batches(function, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=cpus_per_task)
+            IndexBlocks(blocks), override_num_blocks=len(blocks), num_cpus=cpus
+        ).map_batches(function, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=cpus)
         _configure(dataset.context, cpus, memory_bytes)
         bundles: Iterator[RefBundle] | None = None
         try:

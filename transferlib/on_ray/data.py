@@ -20,7 +20,7 @@ from transferlib.data.cache import DecodedCache
 from transferlib.data.decode import Limits
 from transferlib.data.facts import ImageFacts, inspect_file
 from transferlib.data.schedule import PHASES, Rows, StepShare
-from transferlib.on_ray.blocks import run_blocks
+from transferlib.on_ray.lanes import run_lanes
 from transferlib.on_ray.pump import Pump
 
 MIB = 1 << 20
@@ -28,8 +28,8 @@ _SEGMENT_ROWS = (8_192, 65_536)
 """Rows of a stream's first run of Ray Data and of each later one."""
 _FIRST_BLOCK_ROWS = 32
 _MAX_BLOCK_ROWS = 512
-_BLOCKS_IN_MEMORY = 12
-"""Blocks that a stream may hold at most: being rendered, waiting, with the consumer."""
+_BLOCKS_IN_MEMORY = (12, 6)
+"""Blocks that a stream's memory must hold: at least, and for each whole CPU (rendered, waiting, with the consumer)."""
 _FILES_PER_BLOCK = 64
 
 Segment = list[StepShare]
@@ -94,12 +94,14 @@ class RayStream:
             yield segment
             index = _index(segment)
             if index.num_rows:
-                yield from run_blocks(self._blocks(index), render, self.cpus, self.memory_bytes)
+                yield from run_lanes(self._blocks(index), render, self.cpus, self.memory_bytes)
 
     def _blocks(self, index: pa.Table) -> list[pa.Table]:
         """Cut an index; blocks double up to the full size, so that the first step can start early."""
         image_bytes = 3 * self.renderer.image_size**2
-        fitting = max(1, min(_MAX_BLOCK_ROWS, self.memory_bytes // _BLOCKS_IN_MEMORY // image_bytes))
+        at_least, for_each = _BLOCKS_IN_MEMORY
+        num_held = max(at_least, for_each * int(self.cpus))
+        fitting = max(1, min(_MAX_BLOCK_ROWS, self.memory_bytes // num_held // image_bytes))
         full = self.rows_per_block or fitting
         size, at, blocks = min(full, _FIRST_BLOCK_ROWS), 0, []
         while at < index.num_rows:
@@ -214,7 +216,7 @@ def ingest_images(
     if missing:
         starts = range(0, len(missing), _FILES_PER_BLOCK)
         blocks = [pa.table({"uri": [uris[i] for i in missing[at : at + _FILES_PER_BLOCK]]}) for at in starts]
-        read = run_blocks(blocks, partial(ingest_block, cache=cache, limits=limits), cpus, 64 * MIB)
+        read = run_lanes(blocks, partial(ingest_block, cache=cache, limits=limits), cpus, 64 * MIB)
         places = iter(missing)
         for block in read:
             facts |= {next(places): ImageFacts(**row) for row in block.to_pylist()}

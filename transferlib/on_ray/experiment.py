@@ -18,7 +18,7 @@ from transferlib.comparison.fit import check_steps
 from transferlib.comparison.leaderboard import write_leaderboard
 from transferlib.comparison.machine import detect_machine
 from transferlib.comparison.plan import Plan
-from transferlib.data.cache import default_cache_dir
+from transferlib.data.cache_dir import default_cache_dir
 from transferlib.errors import StoppedError, TransferlibError
 from transferlib.evaluation.predictions import merge_predictions
 from transferlib.on_ray.prepare import draw_mosaic, prepare_data, settle, start_preparing_models
@@ -26,7 +26,6 @@ from transferlib.on_ray.session import local_ray, object_store_bytes
 from transferlib.on_ray.tune import evaluate_trials, run_trials
 from transferlib.on_ray.watch import Watch
 from transferlib.records import FINISHED, TrialResult, TrialSpec
-from transferlib.report import write_report
 from transferlib.runs import RunFolder, write_atomic
 from transferlib.spec import JobSpec
 
@@ -189,6 +188,13 @@ class _Job:
             f"Stopped with {done} of {len(self._plan.trials)} trials finished; checkpoints of the others are kept. "
             f"Go on with: submit {self._spec.verb} --resume {self._run.run_id}"
         )
+
+
+def write_report(run: RunFolder) -> None:
+    """Write the report; matplotlib is loaded only now."""
+    from transferlib import report
+
+    report.write_report(run)
 
 
 def _failures(failed: Sequence[TrialResult]) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,56 +13,13 @@ import torch
 from transferlib.comparison.plan import Plan
 from transferlib.data.augment import Augmentation
 from transferlib.data.batches import Renderer
-from transferlib.data.cache import default_cache_dir
-from transferlib.data.decode import Limits
-from transferlib.data.source import PixelSource
 from transferlib.errors import WeightsError
 from transferlib.models.weights import SourceWeights, load_source_weights
 from transferlib.on_ray.data import RayStream
+from transferlib.on_ray.settled import Prepared, data_cpus, load_plan, load_spec, pixel_source
 from transferlib.records import TrialSpec
-from transferlib.runs import RunFolder, read_json
-from transferlib.spec import JobSpec
+from transferlib.runs import RunFolder
 from transferlib.training.trial import TrialInputs
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Say what the job settled before its first trial: `prepared.json` in the run folder."""
-
-    precision: str
-    """fp32 or bf16, resolved from the spec on the machine that trains."""
-    source_sha256: dict[str, str]
-    """By architecture; absent where weights are "none"."""
-    origins: dict[str, str]
-    """Where the weights of each architecture came from, in words."""
-    notes: list[str]
-    """What a user should know about them."""
-
-    @classmethod
-    def load(cls, run: RunFolder) -> Prepared | None:
-        """Read it from the run folder; None before the job has settled it."""
-        value = read_json(run.path / "prepared.json")
-        return None if value is None else cls(**value)
-
-    def to_plain(self) -> dict[str, object]:
-        """Return it as plain values."""
-        return asdict(self)
-
-
-@lru_cache(maxsize=2)
-def load_spec(run: Path) -> JobSpec:
-    """Read a run's spec, with the precision that the job settled."""
-    spec = JobSpec.load(RunFolder(run).spec)
-    prepared = Prepared.load(RunFolder(run))
-    if prepared is None:
-        return spec
-    return spec.model_copy(update={"training": spec.training.model_copy(update={"precision": prepared.precision})})
-
-
-@lru_cache(maxsize=2)
-def load_plan(run: Path) -> Plan:
-    """Read a run's plan."""
-    return Plan.from_json(RunFolder(run).plan.read_text())
 
 
 @lru_cache(maxsize=1)
@@ -81,27 +36,6 @@ def load_source(weights: str, architecture: str, sha256: str) -> SourceWeights |
             "Bring the old file back, or start a new run."
         )
     return source
-
-
-def pixel_source(run: RunFolder, spec: JobSpec) -> PixelSource:
-    """Return the handle on a run's decoded images."""
-    cache = spec.data.cache
-    return PixelSource(
-        manifest=str(run.manifest),
-        cache_dir=None if cache.mode == "none" else str(Path(cache.dir) if cache.dir else default_cache_dir()),
-        short_side=spec.short_side,
-        limits=Limits(spec.data.max_pixels, spec.data.max_file_bytes),
-    )
-
-
-def data_cpus(plan: Plan) -> float:
-    """Return the logical CPUs that one worker's data stream may use: an equal share of what training leaves.
-
-    A task asks for at most one CPU, so that several can run beside each other where there are more.
-    """
-    num_streams = plan.concurrency * plan.workers_per_trial
-    left = plan.ray_cpus - plan.cpus_per_worker * num_streams
-    return left / num_streams
 
 
 def open_trial(run: RunFolder, trial: TrialSpec) -> TrialInputs:
@@ -146,8 +80,3 @@ def logged_to(path: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         handler.close()
-
-
-def parse_trial(text: str) -> TrialSpec:
-    """Read a trial as it crossed Ray: JSON."""
-    return TrialSpec(**json.loads(text))

@@ -21,7 +21,7 @@ from transferlib.data.mosaic import save_mosaic
 from transferlib.data.sources import list_images
 from transferlib.errors import RunFolderError
 from transferlib.on_ray.data import ingest_images
-from transferlib.on_ray.opening import Prepared, pixel_source
+from transferlib.on_ray.settled import Prepared, pixel_source
 from transferlib.runs import RunFolder, read_json, write_json
 from transferlib.spec import JobSpec
 

@@ -13,10 +13,10 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray import tune
 
-from transferlib.on_ray.opening import load_plan, logged_to, open_trial, parse_trial
-from transferlib.records import EpochRecord
+from transferlib.on_ray.opening import logged_to, open_trial
+from transferlib.on_ray.settled import load_plan
+from transferlib.records import EpochRecord, TrialSpec
 from transferlib.runs import RunFolder
 from transferlib.training.trial import train_trial
 from transferlib.training.worker import ProcessGroupWorker
@@ -43,7 +43,7 @@ class RayWorker(ProcessGroupWorker):
 
 
 def _train_worker(config: dict[str, Any]) -> None:
-    run, trial = RunFolder(Path(config["run"])), parse_trial(config["trial"])
+    run, trial = RunFolder(Path(config["run"])), TrialSpec.from_json(config["trial"])
     worker = RayWorker(run.stop_flag)
     suffix = "" if worker.rank == 0 else f".rank{worker.rank}"
     with logged_to(run.log / f"{trial.trial_id}{suffix}.log"):
@@ -52,35 +52,31 @@ def _train_worker(config: dict[str, Any]) -> None:
             pass
 
 
-class WorkerGroupTrial(tune.Trainable):
-    """Be a Tune trial that waits for a Ray Train worker group; one Tune iteration is the whole trial."""
+def train_in_worker_group(run: RunFolder, trial: TrialSpec) -> None:
+    """Train a trial to its end; a group that loses a worker is started again and goes on from our checkpoint.
 
-    def setup(self, config: dict[str, Any]) -> None:
-        """Keep what to train."""
-        self._config = config
-
-    def step(self) -> dict[str, Any]:
-        """Train the trial to its end; a group that loses a worker is started again and goes on from our checkpoint."""
-        run = RunFolder(Path(self._config["run"]))
-        plan = load_plan(run.path)
-        scratch = tempfile.mkdtemp(prefix="train-")
-        try:
-            trainer = ray.train.torch.TorchTrainer(
-                _train_worker,
-                train_loop_config={"run": self._config["run"], "trial": self._config["trial"]},
-                torch_config=ray.train.torch.TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
-                scaling_config=ray.train.ScalingConfig(
-                    num_workers=plan.workers_per_trial,
-                    use_gpu=plan.use_gpu,
-                    resources_per_worker={"CPU": plan.cpus_per_worker, **({"GPU": 1} if plan.use_gpu else {})},
-                ),
-                run_config=ray.train.RunConfig(
-                    name=f"{parse_trial(self._config['trial']).trial_id}-{os.getpid()}",
-                    storage_path=scratch,
-                    failure_config=ray.train.FailureConfig(max_failures=MAX_RESTARTS),
-                ),
-            )
-            trainer.fit()
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        return {"done": True}
+    Args:
+        run: The trial's run.
+        trial: Which one.
+    """
+    plan = load_plan(run.path)
+    scratch = tempfile.mkdtemp(prefix="train-")
+    try:
+        trainer = ray.train.torch.TorchTrainer(
+            _train_worker,
+            train_loop_config={"run": str(run.path), "trial": trial.to_json()},
+            torch_config=ray.train.torch.TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=plan.workers_per_trial,
+                use_gpu=plan.use_gpu,
+                resources_per_worker={"CPU": plan.cpus_per_worker, **({"GPU": 1} if plan.use_gpu else {})},
+            ),
+            run_config=ray.train.RunConfig(
+                name=f"{trial.trial_id}-{os.getpid()}",
+                storage_path=scratch,
+                failure_config=ray.train.FailureConfig(max_failures=MAX_RESTARTS),
+            ),
+        )
+        trainer.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,4 +1,7 @@
-"""Ray Tune schedules the trials. A one-worker trial runs in its own trial process, which later trials use again."""
+"""Ray Tune schedules the trials. A one-worker trial runs in its own trial process, which later trials use again.
+
+torch is loaded where trials run, not where they are scheduled: the job's own process starts seconds earlier without it.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,10 @@ import ray
 from ray import tune
 
 from transferlib.comparison.plan import Plan
-from transferlib.on_ray.opening import load_plan, load_spec, logged_to, open_trial, parse_trial, trial_device
 from transferlib.on_ray.pruning import DropLosers
-from transferlib.on_ray.train import WorkerGroupTrial
+from transferlib.on_ray.settled import load_plan, load_spec
 from transferlib.records import EpochRecord, TrialSpec
 from transferlib.runs import RunFolder
-from transferlib.training.trial import train_trial
-from transferlib.training.worker import LocalWorker
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,12 @@ class OneWorkerTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Open a trial; after a kill, the same one again, which goes on from its last checkpoint."""
+        from transferlib.on_ray.opening import logged_to, open_trial, trial_device
+        from transferlib.training.trial import train_trial
+        from transferlib.training.worker import LocalWorker
+
         self._close()
-        run, trial = RunFolder(Path(config["run"])), parse_trial(config["trial"])
+        run, trial = RunFolder(Path(config["run"])), TrialSpec.from_json(config["trial"])
         self._open = ExitStack()
         self._open.enter_context(logged_to(run.log / f"{trial.trial_id}.log"))
         logger.info("%s in process %d", trial.trial_id, os.getpid())
@@ -64,6 +68,21 @@ class OneWorkerTrial(tune.Trainable):
         if self._open is not None:
             self._open.close()
             self._open = None
+
+
+class WorkerGroupTrial(tune.Trainable):
+    """Be a Tune trial that waits for a Ray Train worker group; one Tune iteration is the whole trial."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Keep what to train."""
+        self._config = config
+
+    def step(self) -> dict[str, Any]:
+        """Train the trial to its end."""
+        from transferlib.on_ray.train import train_in_worker_group
+
+        train_in_worker_group(RunFolder(Path(self._config["run"])), TrialSpec.from_json(self._config["trial"]))
+        return {"done": True}
 
 
 def run_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> dict[str, str]:
@@ -123,7 +142,7 @@ def _trainable(plan: Plan) -> tuple[type[tune.Trainable], dict[str, float]]:
 
 def _config_trial(config: dict[str, Any] | None) -> TrialSpec:
     assert config is not None
-    return parse_trial(config["trial"])
+    return TrialSpec.from_json(config["trial"])
 
 
 def _trial_name(trial: Any) -> str:
@@ -152,8 +171,11 @@ def evaluate_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> 
 
 
 def _evaluate(run_path: str, trial_json: str) -> None:
+    from transferlib.on_ray.opening import logged_to, open_trial, trial_device
     from transferlib.training.trial import evaluate_chosen
+    from transferlib.training.worker import LocalWorker
 
-    run, trial = RunFolder(Path(run_path)), parse_trial(trial_json)
+
+    run, trial = RunFolder(Path(run_path)), TrialSpec.from_json(trial_json)
     with logged_to(run.log / f"{trial.trial_id}.log"):
         evaluate_chosen(open_trial(run, trial), LocalWorker(trial_device(load_plan(run.path))), split="test")

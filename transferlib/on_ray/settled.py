@@ -1,0 +1,75 @@
+"""What a run has settled, as its processes read it: spec, plan, weights, where pixels come from. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from transferlib.comparison.plan import Plan
+from transferlib.data.cache_dir import default_cache_dir
+from transferlib.data.decode import Limits
+from transferlib.data.source import PixelSource
+from transferlib.runs import RunFolder, read_json
+from transferlib.spec import JobSpec
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Say what the job settled before its first trial: `prepared.json` in the run folder."""
+
+    precision: str
+    """fp32 or bf16, resolved from the spec on the machine that trains."""
+    source_sha256: dict[str, str]
+    """By architecture; absent where weights are "none"."""
+    origins: dict[str, str]
+    """Where the weights of each architecture came from, in words."""
+    notes: list[str]
+    """What a user should know about them."""
+
+    @classmethod
+    def load(cls, run: RunFolder) -> Prepared | None:
+        """Read it from the run folder; None before the job has settled it."""
+        value = read_json(run.path / "prepared.json")
+        return None if value is None else cls(**value)
+
+    def to_plain(self) -> dict[str, object]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+@lru_cache(maxsize=2)
+def load_spec(run: Path) -> JobSpec:
+    """Read a run's spec, with the precision that the job settled."""
+    spec = JobSpec.load(RunFolder(run).spec)
+    prepared = Prepared.load(RunFolder(run))
+    if prepared is None:
+        return spec
+    return spec.model_copy(update={"training": spec.training.model_copy(update={"precision": prepared.precision})})
+
+
+@lru_cache(maxsize=2)
+def load_plan(run: Path) -> Plan:
+    """Read a run's plan."""
+    return Plan.from_json(RunFolder(run).plan.read_text())
+
+
+def pixel_source(run: RunFolder, spec: JobSpec) -> PixelSource:
+    """Return the handle on a run's decoded images."""
+    cache = spec.data.cache
+    return PixelSource(
+        manifest=str(run.manifest),
+        cache_dir=None if cache.mode == "none" else str(Path(cache.dir) if cache.dir else default_cache_dir()),
+        short_side=spec.short_side,
+        limits=Limits(spec.data.max_pixels, spec.data.max_file_bytes),
+    )
+
+
+def data_cpus(plan: Plan) -> float:
+    """Return the logical CPUs that one worker's data stream may use: an equal share of what training leaves.
+
+    A task asks for at most one CPU, so that several can run beside each other where there are more.
+    """
+    num_streams = plan.concurrency * plan.workers_per_trial
+    left = plan.ray_cpus - plan.cpus_per_worker * num_streams
+    return left / num_streams
