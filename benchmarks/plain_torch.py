@@ -49,13 +49,13 @@ def loaders(args: argparse.Namespace) -> dict[str, DataLoader[tuple[torch.Tensor
 
 
 def build(args: argparse.Namespace, num_classes: int) -> nn.Module:
-    model: models.ResNet = models.get_model(args.arch, weights=None)
+    model = models.resnet18()
     if args.weights:
         model.load_state_dict(torch.load(args.weights, weights_only=True))
     model.fc = nn.Linear(model.fc.in_features, num_classes)
     for name, parameter in model.named_parameters():
         parameter.requires_grad = args.strategy == "full" or name.startswith(("fc.", "layer4."))
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # in place
     return model
 
 
@@ -73,7 +73,6 @@ def correct(model: nn.Module, loader: DataLoader[tuple[torch.Tensor, torch.Tenso
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with train, val and test folders of classes")
-    parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--strategy", default="last_layers", choices=("last_layers", "full"))
     parser.add_argument("--weights", type=Path, help="state dict (.pth)")
     parser.add_argument("--epochs", type=int, default=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -49,8 +50,14 @@ def undisturbed_pair(folder: Path, data: Path) -> TrialResult:
 
 
 def epochs_trained(run: RunFolder) -> list[int]:
-    lines = (run.log / f"{TRIAL}.log").read_text().splitlines()
-    return [int(line.rsplit("epoch ", 1)[1].split()[0]) for line in lines if " INFO epoch " in line]
+    """Return the epochs that a trial's log says were finished, in order, repeated ones too."""
+    return [int(epoch) - 1 for epoch in re.findall(r"INFO Epoch (\d+) of", (run.log / f"{TRIAL}.log").read_text())]
+
+
+def assert_at_most_one_epoch_repeated(run: RunFolder) -> None:
+    epochs = epochs_trained(run)
+    assert sorted(set(epochs)) == list(range(EPOCHS))
+    assert len(epochs) <= EPOCHS + 1
 
 
 def test_killed_one_worker_trial_ends_with_the_same_weights(folder: Path, data: Path, undisturbed: TrialResult) -> None:
@@ -62,6 +69,7 @@ def test_killed_one_worker_trial_ends_with_the_same_weights(folder: Path, data: 
     assert len(process_ids(run, TRIAL)) == 2
     assert result_of(run).weights_sha256 == undisturbed.weights_sha256
     assert num_epochs(run, TRIAL) == EPOCHS
+    assert_at_most_one_epoch_repeated(run)
 
 
 def test_killed_driver_is_resumed_without_repeating_finished_trials(
@@ -77,6 +85,7 @@ def test_killed_driver_is_resumed_without_repeating_finished_trials(
     assert run_to_end(run, folder) == 0
     assert run.trial(first).result.stat().st_mtime_ns == finished
     assert len(process_ids(run, first)) == 1
+    assert_at_most_one_epoch_repeated(run)
     assert result_of(run).weights_sha256 == undisturbed.weights_sha256
 
 
@@ -109,4 +118,5 @@ def test_killed_rank_of_a_worker_group_ends_with_the_same_weights(
         os.kill(process_ids(run, TRIAL, rank=1)[-1], signal.SIGKILL)
         assert job.wait() == 0, job.tail()
     assert len(process_ids(run, TRIAL)) == 2
+    assert_at_most_one_epoch_repeated(run)
     assert result_of(run).weights_sha256 == undisturbed_pair.weights_sha256

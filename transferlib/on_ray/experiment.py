@@ -65,6 +65,7 @@ class _Job:
         self._spec = JobSpec.load(run.spec)
         self._plan = Plan.from_json(run.plan.read_text())
         self._recommended: str | None = None
+        self._shown_at = time.monotonic()
 
     def run(self) -> int:
         """Go through the phases; return the exit code."""
@@ -73,13 +74,14 @@ class _Job:
         self._phase("preparing", "starting Ray")
         memory = detect_machine(run.path, default_cache_dir()).memory_bytes
         with (
-            Watch(run, plan.trials),
+            Watch(run, plan.trials) as watch,
             local_ray(
                 cpus=plan.ray_cpus,
                 gpus=plan.gpus if plan.use_gpu else 0,
                 object_store=object_store_bytes(memory, plan.concurrency),
             ),
         ):
+            watch.take_signals()
             self._prepare()
             self._train()
             self._finish()
@@ -106,7 +108,7 @@ class _Job:
         run, spec, plan = self._run, self._spec, self._plan
         models = start_preparing_models(spec, plan)
         self._phase("preparing", "reading the images")
-        manifest = prepare_data(run, spec, plan, self.tell)
+        manifest = prepare_data(run, spec, plan, self.tell, self._show_reading)
         check_steps(spec, len(manifest.images().rows("train")), plan.workers_per_trial)
         if not run.mosaic.exists():
             draw_mosaic(run, spec)
@@ -124,6 +126,13 @@ class _Job:
             if not folder.spec.exists():
                 folder.path.mkdir(parents=True, exist_ok=True)
                 write_atomic(folder.spec, trial.to_json() + "\n")
+        self._refuse_to_go_on_if_stopped()
+
+    def _show_reading(self, num_done: int, num_files: int) -> None:
+        """Say how far the decoding is; a stop that is asked for meanwhile ends it, what is in the cache stays there."""
+        if time.monotonic() - self._shown_at > 1.0:
+            self._shown_at = time.monotonic()
+            self._run.set_status("preparing", message=f"reading the images, {num_done:,} of {num_files:,}")
         self._refuse_to_go_on_if_stopped()
 
     def _train(self) -> None:
@@ -147,6 +156,7 @@ class _Job:
         self._phase("evaluating", "choosing on validation, then reading the test set once")
         chosen = set(choose_candidates(run).trial_ids)
         evaluate_trials(run, plan, [trial for trial in plan.trials if trial.trial_id in chosen])
+        self._refuse_to_go_on_if_stopped()
         self._phase("evaluating", "writing the report")
         merge_predictions(run)
         comparison = write_leaderboard(run)

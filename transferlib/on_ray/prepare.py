@@ -33,7 +33,9 @@ MOSAIC_ROWS = 6
 VERSIONED = ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow", "pyarrow", "ray", "safetensors")
 
 
-def prepare_data(run: RunFolder, spec: JobSpec, plan: Plan, tell: Tell) -> Manifest:
+def prepare_data(
+    run: RunFolder, spec: JobSpec, plan: Plan, tell: Tell, on_progress: Callable[[int, int], None]
+) -> Manifest:
     """List, decode and split the images, once; a resumed run must find the images it began with.
 
     Args:
@@ -41,6 +43,7 @@ def prepare_data(run: RunFolder, spec: JobSpec, plan: Plan, tell: Tell) -> Manif
         spec: Names the images.
         plan: Says how many CPUs may decode.
         tell: Takes each line for the user.
+        on_progress: Called with (files done, files in all) while images are read; what it raises ends the reading.
 
     Raises:
         DataError: The images cannot serve.
@@ -50,7 +53,7 @@ def prepare_data(run: RunFolder, spec: JobSpec, plan: Plan, tell: Tell) -> Manif
     limits = Limits(spec.data.max_pixels, spec.data.max_file_bytes)
     cache = _cache(spec, limits)
     uris = [entry.uri for entry in listing.entries]
-    facts = ingest_images(cache, uris, limits, cpus=plan.ray_cpus)
+    facts = ingest_images(cache, uris, limits, cpus=plan.ray_cpus, on_progress=on_progress)
     manifest = Manifest.build(listing, facts, spec.data)
     if run.manifest.exists():
         _refuse_changed_images(run, Manifest.load(run.manifest), manifest)

@@ -155,7 +155,10 @@ def _last_line(error: BaseException) -> str:
 
 
 def evaluate_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> None:
-    """Read the test set with each chosen trial's best weights, once; those already done are left as they are."""
+    """Read the test set with each chosen trial's best weights, once; those already done are left as they are.
+
+    After the run's stop flag is set no further trial is begun.
+    """
     pending = [trial for trial in trials if not run.trial(trial.trial_id).predictions("test").exists()]
     task = ray.remote(_evaluate).options(
         num_cpus=plan.cpus_per_worker, num_gpus=1 if plan.use_gpu else 0, max_retries=MAX_RESTARTS
@@ -163,6 +166,8 @@ def evaluate_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> 
     # Never more at once than the plan's trials: a task that held the data's CPU would wait for it for ever.
     running: list[ray.ObjectRef[None]] = []
     for trial in pending:
+        if run.stop_flag.exists():
+            break
         if len(running) >= plan.concurrency:
             done, running = ray.wait(running, num_returns=1)
             ray.get(done)
@@ -174,7 +179,6 @@ def _evaluate(run_path: str, trial_json: str) -> None:
     from transferlib.on_ray.opening import logged_to, open_trial, trial_device
     from transferlib.training.trial import evaluate_chosen
     from transferlib.training.worker import LocalWorker
-
 
     run, trial = RunFolder(Path(run_path)), TrialSpec.from_json(trial_json)
     with logged_to(run.log / f"{trial.trial_id}.log"):

@@ -35,11 +35,15 @@ class Watch:
         self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
 
     def __enter__(self) -> Self:
+        self.take_signals()
+        self._thread.start()
+        return self
+
+    def take_signals(self) -> None:
+        """Turn SIGTERM and SIGHUP into a clean stop; again after `ray.init`, which puts a handler of its own there."""
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._thread.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
