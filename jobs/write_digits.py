@@ -22,6 +22,8 @@ def main(folder: Path) -> None:
     for name, (numerals, num_train, num_val) in TASKS.items():
         for digit in numerals:
             scans = pixels[digits.target == digit]
+            # They come writer by writer: cut in that order, the test set would be other people's hands.
+            scans = scans[np.random.default_rng(digit).permutation(len(scans))]
             ends = {"train": num_train, "val": num_train + num_val, "test": len(scans)}
             start = 0
             for split, end in ends.items():

@@ -10,7 +10,6 @@
     ├── TrialError                      1  one trial cannot go on; the others do
     │   ├── NonFiniteLossError
     │   └── CheckpointError
-    ├── SomeTrialsFailedError           4
     ├── StoppedError                    5  stopped by SIGTERM or `submit stop`
     └── RunFolderError                  2  a run that is locked, missing or not what was asked to be resumed
 
@@ -80,12 +79,6 @@ class CheckpointError(TrialError):
     """Report a checkpoint that is damaged, of another trial, or cannot be written."""
 
 
-class SomeTrialsFailedError(TransferlibError):
-    """Report a job that ended with a result and with failed trials."""
-
-    exit_code = 4
-
-
 class StoppedError(TransferlibError):
     """Report a job that was told to stop."""
 
@@ -96,6 +89,7 @@ class RunFolderError(UsageError):
     """Report a run folder that is locked, missing or of another experiment."""
 
 
+EXIT_SOME_FAILED = 4
 EXIT_INTERRUPTED = 130
 
 

@@ -29,6 +29,9 @@ from typing import Any
 from transferlib.errors import RunFolderError
 from transferlib.records import TrialResult
 
+PARENT_VARIABLE = "TRANSFERLIB_PARENT_PID"
+"""Environment variable that tells a job whose death ends it."""
+
 
 def new_run_id(verb: str) -> str:
     """Return a run id that sorts by time (UTC) and does not collide: `20261125-014503-compare-3fa9`."""
@@ -164,6 +167,14 @@ class RunFolder:
     @property
     def stop_flag(self) -> Path:
         return self.path / "STOP"
+
+    @property
+    def prepared(self) -> Path:
+        return self.path / "prepared.json"
+
+    @property
+    def resume_changed_flag(self) -> Path:
+        return self.path / "RESUME_CHANGED"
 
     @property
     def log(self) -> Path:

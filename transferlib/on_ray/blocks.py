@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 import ray.data
@@ -15,7 +15,7 @@ from ray.data import DataContext, Datasource, ExecutionResources, ReadTask
 from ray.data.block import BlockMetadata
 from ray.exceptions import RayTaskError
 
-from transferlib.errors import TransferlibError
+from transferlib.on_ray.tasks import own_error
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -92,7 +92,7 @@ def run_blocks(
                 for entry in bundle.blocks:
                     yield ray.get(cast("ObjectRef[pa.Table]", entry.ref))
         except RayTaskError as error:
-            raise _own_error(error) from None
+            raise own_error(error) from None
         finally:
             # The last reference: the executor shuts down here, and cancels its tasks gently.
             del bundles
@@ -108,16 +108,6 @@ def _configure(context: DataContext, cpus: float, memory_bytes: int) -> None:
     options.preserve_order = True
     # Without limits, the streams of trials side by side would each budget for the whole machine.
     options.resource_limits = ExecutionResources.for_limits(cpu=cpus, object_store_memory=memory_bytes)
-
-
-def _own_error(error: RayTaskError) -> BaseException:
-    """Return the package's own error that a task raised, or the error as it is."""
-    cause: Any = error
-    while cause is not None:
-        if isinstance(cause, TransferlibError) and not isinstance(cause, RayTaskError):
-            return cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return error
 
 
 class _Mute(logging.Filter):

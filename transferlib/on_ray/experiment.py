@@ -19,7 +19,7 @@ from transferlib.comparison.leaderboard import write_leaderboard
 from transferlib.comparison.machine import detect_machine
 from transferlib.comparison.plan import Plan
 from transferlib.data.cache_dir import default_cache_dir
-from transferlib.errors import StoppedError, TransferlibError
+from transferlib.errors import EXIT_SOME_FAILED, StoppedError, TransferlibError
 from transferlib.evaluation.predictions import merge_predictions
 from transferlib.on_ray.prepare import draw_mosaic, prepare_data, settle, start_preparing_models
 from transferlib.on_ray.session import local_ray, object_store_bytes
@@ -47,6 +47,9 @@ def run_job(run: RunFolder) -> int:
                 code = error.exit_code
                 state = "stopped" if isinstance(error, StoppedError) else "failed"
                 run.set_status(state, exit_code=code, error=str(error))
+            except SystemExit:  # SIGTERM while `ray.init` has its own handler there
+                code = StoppedError.exit_code
+                run.set_status("stopped", exit_code=code, error="Stopped while Ray was starting.")
             except Exception as error:
                 traceback.print_exc()
                 run.set_status("failed", exit_code=1, error=f"{type(error).__name__}: {error}", traceback=True)
@@ -78,7 +81,7 @@ class _Job:
             local_ray(
                 cpus=plan.ray_cpus,
                 gpus=plan.gpus if plan.use_gpu else 0,
-                object_store=object_store_bytes(memory, plan.concurrency),
+                object_store=object_store_bytes(memory, plan.concurrency * plan.workers_per_trial),
             ),
         ):
             watch.take_signals()
@@ -89,7 +92,7 @@ class _Job:
         self._phase("evaluating", "stopped Ray")
         results = self._results()
         failed = [result for result in results if result.state == "failed"]
-        code = 0 if not failed else 4
+        code = EXIT_SOME_FAILED if failed else 0
         run.set_status("done", exit_code=code, message=_failures(failed), recommended=self._recommended)
         return code
 
@@ -142,10 +145,15 @@ class _Job:
             self.tell(f"{len(plan.trials) - len(pending)} of {len(plan.trials)} trials are finished already.")
         self._phase("running", f"{len(pending)} trials")
         lost = run_trials(run, plan, pending)
-        for trial in pending:
-            if trial.trial_id in lost and run.trial(trial.trial_id).read_result() is None:
-                self._record_lost(trial, lost[trial.trial_id])
         self._refuse_to_go_on_if_stopped()
+        lost = {trial.trial_id: lost.get(trial.trial_id, "?") for trial in pending if not self._is_finished(trial)}
+        if lost:
+            write_report(run)
+            reasons = "; ".join(f"{trial_id}: {reason}" for trial_id, reason in list(lost.items())[:3])
+            raise TransferlibError(
+                f"{len(lost)} of {len(plan.trials)} trials could not be brought to their end ({reasons}). Nothing is "
+                f"chosen yet and their checkpoints are kept. When the cause is gone: {self._resume_command()}"
+            )
 
     def _finish(self) -> None:
         run, plan = self._run, self._plan
@@ -175,18 +183,8 @@ class _Job:
         results = (self._run.trial(trial.trial_id).read_result() for trial in self._plan.trials)
         return [result for result in results if result is not None]
 
-    def _record_lost(self, trial: TrialSpec, reason: str) -> None:
-        result = TrialResult(
-            trial_id=trial.trial_id,
-            architecture=trial.architecture,
-            strategy=trial.strategy,
-            seed=trial.seed,
-            candidate=trial.candidate,
-            lr=trial.lr,
-            state="failed",
-            reason=reason,
-        )
-        write_atomic(self._run.trial(trial.trial_id).result, result.to_json() + "\n")
+    def _resume_command(self) -> str:
+        return f"submit {self._spec.verb} --resume {self._run.path}"
 
     def _refuse_to_go_on_if_stopped(self) -> None:
         if not self._run.stop_flag.exists():
@@ -196,7 +194,7 @@ class _Job:
             write_report(self._run)
         raise StoppedError(
             f"Stopped with {done} of {len(self._plan.trials)} trials finished; checkpoints of the others are kept. "
-            f"Go on with: submit {self._spec.verb} --resume {self._run.run_id}"
+            f"Go on with: {self._resume_command()}"
         )
 
 

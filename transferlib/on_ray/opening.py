@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+import ray
 import torch
 
 from transferlib.comparison.plan import Plan
@@ -15,14 +16,15 @@ from transferlib.data.augment import Augmentation
 from transferlib.data.batches import Renderer
 from transferlib.errors import WeightsError
 from transferlib.models.weights import SourceWeights, load_source_weights
-from transferlib.on_ray.data import RayStream
+from transferlib.on_ray.data import MIB, RayStream
 from transferlib.on_ray.settled import Prepared, data_cpus, load_plan, load_spec, pixel_source
 from transferlib.records import TrialSpec
 from transferlib.runs import RunFolder
+from transferlib.strategies import get_strategy
 from transferlib.training.trial import TrialInputs
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def load_source(weights: str, architecture: str, sha256: str) -> SourceWeights | None:
     """Load source weights and hold them against what the job settled.
 
@@ -48,6 +50,7 @@ def open_trial(run: RunFolder, trial: TrialSpec) -> TrialInputs:
         image_size=spec.data.image_size,
         seed=trial.seed,
     )
+    uses_source = get_strategy(trial.strategy).uses_source
     prepared = Prepared.load(run)
     sha256 = prepared.source_sha256.get(trial.architecture, "") if prepared else ""
     return TrialInputs(
@@ -55,11 +58,17 @@ def open_trial(run: RunFolder, trial: TrialSpec) -> TrialInputs:
         trial=trial,
         folder=run.trial(trial.trial_id),
         images=source.open().images,
-        source=load_source(spec.models.weights, trial.architecture, sha256),
-        stream=RayStream(renderer, cpus=data_cpus(plan)),
+        source=load_source(spec.models.weights, trial.architecture, sha256) if uses_source else None,
+        stream=RayStream(renderer, cpus=data_cpus(plan), memory_bytes=_stream_bytes(plan)),
         threads=plan.threads_per_worker,
         run_id=run.run_id,
     )
+
+
+def _stream_bytes(plan: Plan) -> int:
+    """Return the object store that one worker's stream may take: its share of four fifths, 384 MiB at most."""
+    store = ray.cluster_resources()["object_store_memory"]  # type: ignore[no-untyped-call]
+    return max(32 * MIB, min(384 * MIB, int(store * 0.8 / (plan.concurrency * plan.workers_per_trial))))
 
 
 def trial_device(plan: Plan) -> torch.device:

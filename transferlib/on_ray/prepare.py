@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from transferlib.data.sources import list_images
 from transferlib.errors import RunFolderError
 from transferlib.on_ray.data import ingest_images
 from transferlib.on_ray.settled import Prepared, pixel_source
+from transferlib.on_ray.tasks import worker_task
 from transferlib.runs import RunFolder, read_json, write_json
 from transferlib.spec import JobSpec
 
@@ -53,7 +56,8 @@ def prepare_data(
     limits = Limits(spec.data.max_pixels, spec.data.max_file_bytes)
     cache = _cache(spec, limits)
     uris = [entry.uri for entry in listing.entries]
-    facts = ingest_images(cache, uris, limits, cpus=plan.ray_cpus, on_progress=on_progress)
+    cpus = max(1.0, plan.ray_cpus - plan.cpus_per_worker)  # the others are with the task that loads the weights
+    facts = ingest_images(cache, uris, limits, cpus, on_progress)
     manifest = Manifest.build(listing, facts, spec.data)
     if run.manifest.exists():
         _refuse_changed_images(run, Manifest.load(run.manifest), manifest)
@@ -110,19 +114,26 @@ def _refuse_changed_images(run: RunFolder, before: Manifest, now: Manifest) -> N
 
 def start_preparing_models(spec: JobSpec, plan: Plan) -> ray.ObjectRef[Prepared | Exception]:
     """Begin to load and check the source weights where trials will train; `ray.get` gives a `Prepared`."""
-    task = ray.remote(_prepare_models).options(num_cpus=plan.cpus_per_worker, num_gpus=1 if plan.use_gpu else 0)
-    return task.remote(spec.to_yaml(), plan.use_gpu)
+    started: ray.ObjectRef[Prepared | Exception] = worker_task(_prepare_models, plan).remote(
+        spec.to_yaml(), plan.use_gpu
+    )
+    return started
 
 
 def _prepare_models(spec_yaml: str, use_gpu: bool) -> Prepared | Exception:
     import torch
 
-    from transferlib.errors import TransferlibError
+    from transferlib.errors import PlanError, TransferlibError
     from transferlib.models.weights import load_source_weights
     from transferlib.training.precision import resolve_precision
 
     spec = JobSpec.from_yaml(spec_yaml)
     device = torch.device("cuda" if use_gpu else "cpu")
+    if use_gpu and not torch.cuda.is_available():
+        return PlanError(
+            f"This machine has GPUs, but torch {torch.__version__} cannot use them (an old driver, or a CPU build). "
+            "Put that right, or train on the CPU with --gpus 0."
+        )
     sha256: dict[str, str] = {}
     origins: dict[str, str] = {}
     notes: list[str] = []
@@ -146,26 +157,32 @@ def settle(run: RunFolder, prepared: Prepared, plan: Plan) -> Prepared:
         What holds for this run: the first job's precision, also after a resume.
 
     Raises:
-        RunFolderError: Weights or versions changed since the run began.
+        RunFolderError: The spec or the weights changed since the run began; or versions or the processor did, and
+            the user did not say --resume-changed.
     """
     environment = describe_environment(plan)
+    prepared = replace(prepared, spec_sha256=hashlib.sha256(run.spec.read_bytes()).hexdigest())
     before, recorded = Prepared.load(run), read_json(run.environment)
     if before is None or recorded is None:
         write_json(run.environment, environment)
-        write_json(run.path / "prepared.json", prepared.to_plain())
+        write_json(run.prepared, prepared.to_plain())
         return prepared
+    if before.source_sha256 != prepared.source_sha256 or before.spec_sha256 != prepared.spec_sha256:
+        what = "spec.yaml" if before.spec_sha256 != prepared.spec_sha256 else "the source weights"
+        raise RunFolderError(
+            f"Run {run.run_id} cannot go on: {what} changed since it began, and its finished trials were trained by "
+            "the old. Bring that back as it was, or start a new run."
+        )
     changes = [
         f"{name}: {recorded['versions'].get(name)} then, {now} now"
         for name, now in environment["versions"].items()
         if recorded["versions"].get(name) != now
     ]
-    if before.source_sha256 != prepared.source_sha256:
-        changes.append("the source weights are other files")
     if recorded["processor"] != environment["processor"]:
         changes.append(f"processor: {recorded['processor']} then, {environment['processor']} now")
-    if changes and not (run.path / "RESUME_CHANGED").exists():
+    if changes and not run.resume_changed_flag.exists():
         raise RunFolderError(
-            f"Run {run.run_id} would not go on as it began: {'; '.join(changes)}. "
+            f"Run {run.run_id} would not go on bit for bit: {'; '.join(changes)}. "
             "Go back to what it began with, or add --resume-changed: the run is then marked as not bit-exact."
         )
     if changes:

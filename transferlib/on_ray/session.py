@@ -31,17 +31,17 @@ RAY_ENVIRONMENT = {
 }
 
 
-def object_store_bytes(memory_bytes: int, concurrency: int) -> int:
-    """Return the object store's size: what the streams of trials side by side need, within the machine.
+def object_store_bytes(memory_bytes: int, num_streams: int) -> int:
+    """Return the object store's size: what the data streams side by side need, within the machine.
 
     Args:
         memory_bytes: Memory of the machine.
-        concurrency: Trials side by side.
+        num_streams: Workers that train at the same time, each with a stream of its own.
 
     Returns:
         Bytes; at most 30 % of memory and 80 % of the shared memory that is free.
     """
-    wanted = GIB // 2 + concurrency * GIB // 2
+    wanted = GIB // 2 + num_streams * GIB // 2
     return max(100 << 20, min(wanted, int(memory_bytes * 0.3), int(shutil.disk_usage("/dev/shm").free * 0.8)))
 
 

@@ -26,11 +26,13 @@ class Prepared:
     """Where the weights of each architecture came from, in words."""
     notes: list[str]
     """What a user should know about them."""
+    spec_sha256: str = ""
+    """Of `spec.yaml` as the run began."""
 
     @classmethod
     def load(cls, run: RunFolder) -> Prepared | None:
         """Read it from the run folder; None before the job has settled it."""
-        value = read_json(run.path / "prepared.json")
+        value = read_json(run.prepared)
         return None if value is None else cls(**value)
 
     def to_plain(self) -> dict[str, object]:

@@ -14,6 +14,7 @@ import ray.train
 import ray.train.torch
 import torch
 
+from transferlib.on_ray.ending import ended_by_its_own_error
 from transferlib.on_ray.opening import logged_to, open_trial
 from transferlib.on_ray.settled import load_plan
 from transferlib.records import EpochRecord, TrialSpec
@@ -48,8 +49,9 @@ def _train_worker(config: dict[str, Any]) -> None:
     suffix = "" if worker.rank == 0 else f".rank{worker.rank}"
     with logged_to(run.log / f"{trial.trial_id}{suffix}.log"):
         logger.info("%s, rank %d of %d, in process %d", trial.trial_id, worker.rank, worker.world_size, os.getpid())
-        for _ in train_trial(open_trial(run, trial), worker):
-            pass
+        with ended_by_its_own_error(run, trial):
+            for _ in train_trial(open_trial(run, trial), worker):
+                pass
 
 
 def train_in_worker_group(run: RunFolder, trial: TrialSpec) -> None:

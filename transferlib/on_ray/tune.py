@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -17,10 +17,13 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayTaskError
 
 from transferlib.comparison.plan import Plan
+from transferlib.on_ray.ending import ended_by_its_own_error
 from transferlib.on_ray.pruning import DropLosers
 from transferlib.on_ray.settled import load_plan, load_spec
+from transferlib.on_ray.tasks import own_error, worker_task
 from transferlib.records import EpochRecord, TrialSpec
 from transferlib.runs import RunFolder
 
@@ -33,6 +36,8 @@ class OneWorkerTrial(tune.Trainable):
     """Train one-worker trials, one after another, in one process; one Tune iteration is one epoch."""
 
     _open: ExitStack | None = None
+    _records: Iterator[EpochRecord]
+    _trial: tuple[RunFolder, TrialSpec]
 
     def setup(self, config: dict[str, Any]) -> None:
         """Open a trial; after a kill, the same one again, which goes on from its last checkpoint."""
@@ -41,14 +46,19 @@ class OneWorkerTrial(tune.Trainable):
         from transferlib.training.worker import LocalWorker
 
         self._close()
+        self._records = iter(())
         run, trial = RunFolder(Path(config["run"])), TrialSpec.from_json(config["trial"])
+        if run.stop_flag.exists():
+            return
+        self._trial = (run, trial)
         self._open = ExitStack()
         self._open.enter_context(logged_to(run.log / f"{trial.trial_id}.log"))
         logger.info("%s in process %d", trial.trial_id, os.getpid())
         worker = LocalWorker(trial_device(load_plan(run.path)), stop_flag=run.stop_flag)
-        records: Generator[EpochRecord, None, None] = train_trial(open_trial(run, trial), worker)
-        self._open.callback(records.close)
-        self._records = records
+        with ended_by_its_own_error(run, trial):
+            records = train_trial(open_trial(run, trial), worker)
+            self._open.callback(records.close)
+            self._records = records
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial into this process."""
@@ -57,7 +67,9 @@ class OneWorkerTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train one epoch."""
-        record = next(self._records, None)
+        record = None
+        with ended_by_its_own_error(*self._trial):
+            record = next(self._records, None)
         return {"done": True} if record is None else {**asdict(record), "done": False}
 
     def cleanup(self) -> None:
@@ -81,7 +93,9 @@ class WorkerGroupTrial(tune.Trainable):
         """Train the trial to its end."""
         from transferlib.on_ray.train import train_in_worker_group
 
-        train_in_worker_group(RunFolder(Path(self._config["run"])), TrialSpec.from_json(self._config["trial"]))
+        run = RunFolder(Path(self._config["run"]))
+        if not run.stop_flag.exists():
+            train_in_worker_group(run, TrialSpec.from_json(self._config["trial"]))
         return {"done": True}
 
 
@@ -98,6 +112,7 @@ def run_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> dict[
     """
     if not trials:
         return {}
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it looks for files we keep off
     # Tune's own record is scratch: the run folder is the record, and trials go on from our checkpoints.
     scratch = tempfile.mkdtemp(prefix="tune-")
     try:
@@ -118,7 +133,8 @@ def run_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> dict[
                 name=run.run_id,
                 storage_path=scratch,
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
+                # A worker group is started again by Ray Train.
+                failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS if plan.workers_per_trial == 1 else 0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 callbacks=[DropLosers(run, plan.trials)] if load_spec(run.path).output.keep == "chosen" else [],
             ),
@@ -160,19 +176,20 @@ def evaluate_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> 
     After the run's stop flag is set no further trial is begun.
     """
     pending = [trial for trial in trials if not run.trial(trial.trial_id).predictions("test").exists()]
-    task = ray.remote(_evaluate).options(
-        num_cpus=plan.cpus_per_worker, num_gpus=1 if plan.use_gpu else 0, max_retries=MAX_RESTARTS
-    )
+    task = worker_task(_evaluate, plan, MAX_RESTARTS)
     # Never more at once than the plan's trials: a task that held the data's CPU would wait for it for ever.
     running: list[ray.ObjectRef[None]] = []
-    for trial in pending:
-        if run.stop_flag.exists():
-            break
-        if len(running) >= plan.concurrency:
-            done, running = ray.wait(running, num_returns=1)
-            ray.get(done)
-        running.append(task.remote(str(run.path), trial.to_json()))
-    ray.get(running)
+    try:
+        for trial in pending:
+            if run.stop_flag.exists():
+                break
+            if len(running) >= plan.concurrency:
+                done, running = ray.wait(running, num_returns=1)
+                ray.get(done)
+            running.append(task.remote(str(run.path), trial.to_json()))
+        ray.get(running)
+    except RayTaskError as error:
+        raise own_error(error) from None
 
 
 def _evaluate(run_path: str, trial_json: str) -> None:

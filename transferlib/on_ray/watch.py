@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import signal
 import threading
@@ -12,10 +13,11 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from transferlib.records import TrialSpec
-from transferlib.runs import RunFolder
+from transferlib.runs import PARENT_VARIABLE, RunFolder
 
 POLL_S = 0.25
-PARENT_VARIABLE = "TRANSFERLIB_PARENT_PID"
+
+logger = logging.getLogger(__name__)
 
 
 class Watch:
@@ -57,13 +59,17 @@ class Watch:
 
     def _follow(self) -> None:
         while not self._ended.wait(POLL_S):
-            self.collect()
+            try:
+                self.collect()
+            except OSError:  # a full disk, say: the rows are still missing and come with the next call
+                logger.exception("metrics.jsonl could not be written")
             if self._parent and os.getppid() != self._parent:
                 self._run.stop_flag.touch()
 
     def collect(self) -> None:
         """Append the epochs finished since the last call."""
-        rows: list[dict[str, Any]] = []
+        rows: dict[tuple[str, int], dict[str, Any]] = {}
+        sizes: dict[str, int] = {}
         for trial in self._trials:
             path = self._run.trial(trial.trial_id).metrics
             try:
@@ -72,14 +78,15 @@ class Watch:
                 continue
             if self._sizes.get(trial.trial_id) == len(text):
                 continue
-            self._sizes[trial.trial_id] = len(text)
             for row in csv.DictReader(text.splitlines()):
                 key = (trial.trial_id, int(row["epoch"]))
                 if key not in self._written:
-                    self._written.add(key)
-                    rows.append(_metrics_row(trial, row))
+                    rows[key] = _metrics_row(trial, row)
+            sizes[trial.trial_id] = len(text)
         if rows:
-            self._run.append_metrics(rows)
+            self._run.append_metrics(list(rows.values()))
+        self._written |= rows.keys()
+        self._sizes |= sizes
 
     def _read_written(self) -> set[tuple[str, int]]:
         if not self._run.metrics.exists():
