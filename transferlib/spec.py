@@ -156,6 +156,17 @@ class ComparisonSpec(Section):
     base_lr: Annotated[float, Field(gt=0)] | None = None
     """Base rate for every arm; null: each arm's own (see strategies.base_lr)."""
 
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if isinstance(value, int):
+            return value
+        twice = [f"seed {seed} is given twice" for seed in dict.fromkeys(value) if value.count(seed) > 1]
+        problems = twice + [f"seed {seed} is negative" for seed in dict.fromkeys(value) if seed < 0]
+        if problems:
+            raise ValueError(f"{', '.join(problems)}. Use a count of seeds (3), or a list of different ones (0,1,5).")
+        return value
+
     @property
     def seed_values(self) -> tuple[int, ...]:
         """Return the seeds as a list."""

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from transferlib import spec as spec_module
-from transferlib.cli.resolve import SPEC_NAME
+from transferlib.cli.resolve import SPEC_NAME, TRAIN_DEFAULTS
 from transferlib.cli.words import count, listed
 from transferlib.data.listing import Listing
 from transferlib.data.sources import list_images
@@ -67,7 +67,7 @@ def spec_text(spec: JobSpec, listing: Listing) -> str:
     """Return a spec as YAML with a comment above each field.
 
     Args:
-        spec: Its values are written out.
+        spec: Its values are written out; where compare and train differ in a default it is not set, only shown.
         listing: Said in the first lines.
     """
     head = [
@@ -79,7 +79,7 @@ def spec_text(spec: JobSpec, listing: Listing) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section_lines(section: Section, depth: int) -> Iterator[str]:
+def _section_lines(section: Section, depth: int, prefix: str = "") -> Iterator[str]:
     texts = field_texts(type(section))
     dumped = section.model_dump(mode="json", by_alias=True)
     indent = "  " * depth
@@ -91,7 +91,11 @@ def _section_lines(section: Section, depth: int) -> Iterator[str]:
             yield ""
             yield from (_comment(line, depth) for line in [(inspect.getdoc(type(value)) or "").splitlines()[0]])
             yield f"{indent}{key}:"
-            yield from _section_lines(value, depth + 1)
+            yield from _section_lines(value, depth + 1, f"{prefix}{key}.")
+        elif (train_default := TRAIN_DEFAULTS.get(f"{prefix}{key}")) is not None:
+            said = f"Not set: compare takes {_scalar(dumped[key])}, train {_scalar(train_default)}."
+            yield _comment(f"{texts[name]} {said}", depth)
+            yield f"{indent}# {key}: {_scalar(dumped[key])}"
         else:
             if name in texts:
                 yield _comment(texts[name], depth)

@@ -15,7 +15,7 @@ from transferlib.cli.following import Follower
 from transferlib.cli.outcome import partial_lines, result_lines, shown
 from transferlib.cli.plain import PlainView
 from transferlib.cli.preview import cheaper_lines, look, plan_job, plan_lines, table_lines
-from transferlib.cli.resolve import Resolved, resolve_spec
+from transferlib.cli.resolve import Resolved, find_runs_dir, resolve_spec
 from transferlib.cli.watching import Outcome, View, hang_up_is_no_error, watch
 from transferlib.cli.words import count, duration
 from transferlib.comparison.machine import Machine, detect_machine
@@ -67,9 +67,10 @@ def run_request(request: Request) -> int:
         text = "\n".join(["", *_preview_lines(request, spec, listing, machine, plan)])
         print("\n".join(f"# {line}".rstrip() for line in text.split("\n")))
         return 0
+    cheaper = _cheaper(request, spec, listing, machine, plan)
     run = _make_run(spec, request.verb, plan)
     _say(_headline(run, plan))
-    for line in (*plan.notes, *_cheaper(request, spec, listing, machine, plan)):
+    for line in (*plan.notes, *cheaper):
         _say(line)
     return _run(request, run, plan, is_new=True)
 
@@ -121,15 +122,18 @@ def _headline(run: RunFolder, plan: Plan) -> str:
 
 
 def _make_run(spec: JobSpec, verb: str, plan: Plan) -> RunFolder:
+    run = None
     try:
         run = RunFolder.create(Path(spec.output.runs_dir), verb)
+        write_atomic(run.plan, plan.to_json())
+        write_atomic(run.spec, spec.to_yaml())
+        run.set_status("preparing", message="starting")
     except OSError as error:
+        if run is not None:
+            shutil.rmtree(run.path, ignore_errors=True)  # made a moment ago, and nothing has begun
         raise UsageError(
             f"--runs {spec.output.runs_dir}: a run folder cannot be made there ({error.strerror}). Give another folder."
         ) from None
-    write_atomic(run.plan, plan.to_json())
-    write_atomic(run.spec, spec.to_yaml())
-    run.set_status("preparing", message="starting")
     return run
 
 
@@ -149,22 +153,25 @@ def _resume(request: Request) -> int:
 
         raise SpecError(problems)
     assert request.resume is not None
-    run = RunFolder.find(Path(request.given.get("runs", "runs")), request.resume)
+    run = RunFolder.find(find_runs_dir(request.given.get("runs"), Path.cwd()), request.resume)
     plan = _saved_plan(run)
     spec = JobSpec.load(run.spec)
     if spec.verb != request.verb:
         raise UsageError(f"{run.run_id} is a run of submit {spec.verb}. Use: submit {spec.verb} --resume {run.run_id}")
-    with run.locked():
-        status = read_json(run.status) or {}
-        if status.get("state") == "done":
-            _say(f"Run {run.run_id} is done already.")
-            _print_result(request, run, plan, status.get("exit_code", 0))
-            return int(status.get("exit_code", 0))
-        _check_machine(run, plan)
-        run.stop_flag.unlink(missing_ok=True)
-        if request.resume_changed:
-            (run.path / RESUME_CHANGED).touch()
-        run.set_status("preparing", message="going on")
+    status = read_json(run.status) or {}
+    if status.get("state") == "done" and not run.is_locked():
+        _say(f"Run {run.run_id} is done already.")
+        _print_result(request, run, plan, status.get("exit_code", 0))
+        return int(status.get("exit_code", 0))
+    _check_machine(run, plan)
+    try:
+        with run.locked():
+            run.stop_flag.unlink(missing_ok=True)
+            if request.resume_changed:
+                (run.path / RESUME_CHANGED).touch()
+            run.set_status("preparing", message="going on")
+    except OSError as error:
+        raise RunFolderError(f"{run.path} cannot be written ({error.strerror}), so it cannot go on.") from None
     _say(f"Going on with run {run.run_id}\n{shown(run.path)}")
     return _run(request, run, plan, is_new=False)
 

@@ -14,7 +14,8 @@ from transferlib.cli.options import job_options
 from transferlib.cli.sifting import PROBLEMS, JobCommand, JobGroup
 
 HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
-RUNS_HELP = "Folder that run folders are in. [default: runs]"
+RUNS_HELP = "Folder that run folders are in. [default: output.runs_dir of submit.yaml, else runs]"
+HELP_WORDS = {"-h", "--help", "--version"}
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 usage, 3 cluster unreachable, 4 some trials failed, 5 stopped, 130 interrupted."
 )
@@ -120,8 +121,8 @@ def init(images: str, force: bool) -> int:
 
 @submit.command("report")
 @click.argument("run", metavar="RUN")
-@click.option("--runs", default="runs", metavar="DIR", help=RUNS_HELP)
-def report(run: str, runs: str) -> int:
+@click.option("--runs", metavar="DIR", help=RUNS_HELP)
+def report(run: str, runs: str | None) -> int:
     """Write the report.html of RUN anew.
 
     RUN is an id, the start of one, @last, or a run folder's path.
@@ -129,33 +130,37 @@ def report(run: str, runs: str) -> int:
     from pathlib import Path
 
     from transferlib.cli.outcome import shown
+    from transferlib.cli.resolve import find_runs_dir
     from transferlib.report import write_report
     from transferlib.runs import RunFolder
 
-    folder = RunFolder.find(Path(runs), run)
+    folder = RunFolder.find(find_runs_dir(runs, Path.cwd()), run)
     write_report(folder)
     click.echo(f"Wrote {shown(folder.report)}")
     return 0
 
 
 @submit.command("list")
-@click.option("--runs", default="runs", metavar="DIR", help=RUNS_HELP)
+@click.option("--runs", metavar="DIR", help=RUNS_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array of objects.")
-def list_runs(runs: str, as_json: bool) -> int:
+def list_runs(runs: str | None, as_json: bool) -> int:
     """List the runs, newest first."""
     import dataclasses
     import json
     from pathlib import Path
 
+    from transferlib.cli.outcome import shown
+    from transferlib.cli.resolve import find_runs_dir
     from transferlib.cli.runs_table import find_runs, runs_lines
 
-    rows = list(find_runs(Path(runs)))
+    runs_dir = find_runs_dir(runs, Path.cwd())
+    rows = list(find_runs(runs_dir))
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
     elif rows:
         click.echo("\n".join(runs_lines(rows)))
     else:
-        click.echo(f"No runs in {runs}.", err=True)
+        click.echo(f"No runs in {shown(runs_dir)}.", err=True)
     return 0
 
 
@@ -233,6 +238,7 @@ def _run(args: Sequence[str] | None) -> int:
     from transferlib.errors import EXIT_INTERRUPTED, TransferlibError
 
     try:
+        _check_system(sys.argv[1:] if args is None else args)
         return int(submit.main(args=args, prog_name="submit", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
@@ -243,6 +249,18 @@ def _run(args: Sequence[str] | None) -> int:
     except TransferlibError as error:
         click.echo(_error_text(error), err=True)
         return error.exit_code
+
+
+def _check_system(args: Sequence[str]) -> None:
+    """Refuse what no system but Linux can do; help is always given.
+
+    Raises:
+        UsageError: With one sentence.
+    """
+    from transferlib.errors import UsageError
+
+    if sys.platform != "linux" and args and HELP_WORDS.isdisjoint(args):
+        raise UsageError(f"transferlib runs on Linux, and this is {sys.platform}. Use a Linux machine or container.")
 
 
 def _error_text(error: Exception) -> str:

@@ -296,8 +296,8 @@ def _parse_bytes(text: str) -> int:
 def _parse_count_or_list(flag: Flag, text: str) -> Number | list[Number]:
     kind, what = (int, "whole numbers") if flag.parameter == "seeds" else (float, "rates")
     try:
-        if text.strip().isdigit():
-            return int(text)
+        if text.strip().removeprefix("-").isdigit():
+            return int(text)  # a negative count is the spec's to refuse
         return [kind(part) for part in text.split(",") if part.strip()]
     except ValueError:
         raise ValueError(f"{text!r} is neither a count nor a list of {what} with commas between.") from None

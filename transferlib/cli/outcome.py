@@ -8,9 +8,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.tables import fit_columns, text_table
 from transferlib.cli.words import count, duration
 from transferlib.comparison.plan import Plan
+from transferlib.errors import UsageError
 from transferlib.records import TrialResult
 from transferlib.runs import RunFolder, read_json
 
@@ -150,6 +152,13 @@ def partial_lines(run: RunFolder, plan: Plan, verb: str) -> Iterator[str]:
     if run.report.exists():
         yield f"Report       {shown(run.report)}"
     done = f"{len(results)} of {count(len(plan.trials), 'trial')} finished."
-    is_usual_place = run.path.parent == Path.cwd() / "runs"
     yield f"{done} Go on with:"
-    yield f"  submit {verb} --resume {run.run_id if is_usual_place else shown(run.path)}"
+    yield f"  submit {verb} --resume {run.run_id if _is_usual_place(run) else shown(run.path)}"
+
+
+def _is_usual_place(run: RunFolder) -> bool:
+    """Return whether the run is found by its id alone from the current folder."""
+    try:
+        return run.path.parent == find_runs_dir(None, Path.cwd())
+    except UsageError:  # a submit.yaml that is being edited
+        return False

@@ -12,6 +12,7 @@ from typing import Any
 from transferlib.cli import words
 from transferlib.cli.options import FLAGS, Flag
 from transferlib.comparison.cheaper import make_cheaper_plan
+from transferlib.comparison.fit import check_weights
 from transferlib.comparison.machine import Machine, detect_machine
 from transferlib.comparison.plan import LONG_JOB_S, Plan, make_plan
 from transferlib.data.cache_dir import default_cache_dir
@@ -26,11 +27,13 @@ MAX_WIDTH = 100
 
 
 def look(spec: JobSpec) -> tuple[Listing, Machine]:
-    """List a job's images and read the machine.
+    """List a job's images and read the machine; weights that are not there are told before anything else.
 
     Raises:
+        WeightsError: There are no such weights.
         DataError: The images cannot serve.
     """
+    check_weights(spec)
     cache = Path(spec.data.cache.dir) if spec.data.cache.dir else default_cache_dir()
     return list_images(Path(spec.data.path)), detect_machine(Path(spec.output.runs_dir), cache)
 

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from transferlib.cli.options import FLAGS, Flag, parse_flag
-from transferlib.errors import SpecError, UsageError
+from transferlib.errors import RunFolderError, SpecError, UsageError
+from transferlib.models.weight_names import NONE
+from transferlib.runs import RunFolder
 from transferlib.spec import JobSpec, read_mapping
 
 SPEC_NAME = "submit.yaml"
 """Looked for in the current folder."""
 TRAIN_DEFAULTS = {"strategies.names": ["full"], "comparison.seeds": 1, "comparison.lr_candidates": 1}
+RUNS_DIR = "runs"
+LAST = "@last"
 WEIGHT_FILES = (".pth", ".pt", ".safetensors")
 NO_DATA = "No images are named. Use --data PATH, or `submit init PATH` to write a submit.yaml."
 
@@ -69,8 +73,12 @@ def resolve_spec(
                 _put(mapping, place, value)
     mapping["verb"] = verb
     if _get(mapping, "output.runs_dir") is None:
-        _put(mapping, "output.runs_dir", "runs")
+        _put(mapping, "output.runs_dir", RUNS_DIR)
     _make_paths_absolute(mapping, folder)
+    try:
+        _find_run_of_weights(mapping)
+    except RunFolderError as error:
+        found.append(f"--weights {_get(mapping, 'models.weights')}: {error}")
     typed = {flag.place: flag for flag in FLAGS if flag.parameter in given}
     spec: JobSpec | None = None
     try:
@@ -94,9 +102,37 @@ def absolute_weights(weights: str, folder: Path) -> str:
         weights: torchvision's name, "none", or a path.
         folder: What a relative path is relative to.
     """
-    path = Path(weights).expanduser()
-    is_path = "/" in weights or weights.endswith(WEIGHT_FILES) or (folder / path).is_dir()
-    return os.path.abspath(folder / path) if is_path else weights
+    if weights in ("", NONE):
+        return weights
+    path = folder / Path(weights).expanduser()
+    is_path = "/" in weights or weights.endswith(WEIGHT_FILES) or os.path.exists(path)
+    return os.path.abspath(path) if is_path else weights
+
+
+def find_runs_dir(typed: str | None, folder: Path) -> Path:
+    """Return the folder that run folders are in: what was typed, else what `submit.yaml` says, else `runs`.
+
+    Args:
+        typed: Of `--runs`.
+        folder: The current one; a relative path is relative to it.
+
+    Raises:
+        UsageError: `submit.yaml` cannot be read.
+    """
+    said: Any = typed
+    path = folder / SPEC_NAME
+    if said is None and path.is_file():
+        said = _get(read_mapping(_read(path), path.name), "output.runs_dir")
+    return Path(os.path.abspath(folder / Path(said if isinstance(said, str) and said else RUNS_DIR).expanduser()))
+
+
+def _find_run_of_weights(mapping: dict[str, Any]) -> None:
+    """Put the path of a run where weights name one by its id, the start of it, or @last."""
+    weights, runs_dir = _get(mapping, "models.weights"), _get(mapping, "output.runs_dir")
+    if not isinstance(weights, str) or not isinstance(runs_dir, str):
+        return
+    if weights == LAST or weights[:1].isdigit():  # an id begins with its date; no name of torchvision's with a digit
+        _put(mapping, "models.weights", str(RunFolder.find(Path(runs_dir), weights).path))
 
 
 def _spec_file(named: str | None, folder: Path) -> Path | None:

@@ -1,17 +1,29 @@
-"""A cheaper job of the same kind, for a plan that would take very long."""
+"""A cheaper job of the same kind, for a plan that would take very long. It is advice: it never keeps a job from starting."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
+from transferlib.comparison.fit import check_weights
 from transferlib.comparison.machine import Machine
 from transferlib.comparison.plan import Plan, make_plan
 from transferlib.data.listing import Listing
+from transferlib.errors import TransferlibError
+from transferlib.models.weight_names import resolve_weights
 from transferlib.spec import JobSpec
 
 SMALL_ARCHITECTURE = "resnet18"
 SMALLER_PIXELS = (160, 128, 96)
 FEWER_SEEDS = 2
+
+
+class Reduction(NamedTuple):
+    """Change one field of a spec."""
+
+    section: str
+    field: str
+    value: object
 
 
 def make_cheaper_plan(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) -> tuple[JobSpec, Plan] | None:
@@ -24,30 +36,49 @@ def make_cheaper_plan(spec: JobSpec, listing: Listing, machine: Machine, plan: P
         plan: Its plan.
     """
     best = None
-    for reduced in _reductions(spec):
-        best = (reduced, make_plan(reduced, listing, machine))
-        if not best[1].is_long:
+    for reduction in _reductions(spec):
+        reduced = _changed(best[0] if best else spec, reduction)
+        reduced_plan = _planned(reduced, listing, machine)
+        if reduced_plan is None:
+            continue  # the others go on without it
+        best = (reduced, reduced_plan)
+        if not reduced_plan.is_long:
             break
     return best if best is not None and best[1].cost.seconds < plan.cost.seconds else None
 
 
-def _reductions(spec: JobSpec) -> Iterator[JobSpec]:
-    """Yield ever smaller jobs: a small network first, since it changes least about which strategy is best."""
-    if spec.models.architectures != (SMALL_ARCHITECTURE,):
-        spec = _changed(spec, "models", architectures=(SMALL_ARCHITECTURE,))
-        yield spec
+def _planned(spec: JobSpec, listing: Listing, machine: Machine) -> Plan | None:
+    """Return the plan of a job, None where it would be refused."""
+    try:
+        check_weights(spec)
+        return make_plan(spec, listing, machine)
+    except TransferlibError:
+        return None
+
+
+def _reductions(spec: JobSpec) -> Iterator[Reduction]:
+    """Yield what makes a job smaller: a small network first, since it changes least about which strategy is best."""
+    if spec.models.architectures != (SMALL_ARCHITECTURE,) and _can_be_small(spec):
+        yield Reduction("models", "architectures", (SMALL_ARCHITECTURE,))
     if len(spec.comparison.seed_values) > FEWER_SEEDS:
-        spec = _changed(spec, "comparison", seeds=FEWER_SEEDS)
-        yield spec
+        yield Reduction("comparison", "seeds", FEWER_SEEDS)
     for pixels in SMALLER_PIXELS:
         if spec.data.image_size > pixels:
-            spec = _changed(spec, "data", image_size=pixels)
-            yield spec
+            yield Reduction("data", "image_size", pixels)
     if spec.comparison.lr_candidates != 1:
-        spec = _changed(spec, "comparison", lr_candidates=1)
-        yield spec
+        yield Reduction("comparison", "lr_candidates", 1)
 
 
-def _changed(spec: JobSpec, section: str, **values: object) -> JobSpec:
-    part = getattr(spec, section).model_copy(update=values)
-    return spec.model_copy(update={section: part})
+def _can_be_small(spec: JobSpec) -> bool:
+    """Return whether the weights could be the small network's: a file or a run is of the networks asked for."""
+    if SMALL_ARCHITECTURE in spec.models.architectures:
+        return True
+    try:
+        return resolve_weights(spec.models.weights, SMALL_ARCHITECTURE).kind in ("none", "torchvision")
+    except TransferlibError:
+        return False
+
+
+def _changed(spec: JobSpec, reduction: Reduction) -> JobSpec:
+    part = getattr(spec, reduction.section).model_copy(update={reduction.field: reduction.value})
+    return spec.model_copy(update={reduction.section: part})

@@ -9,7 +9,8 @@ from transferlib.comparison.cost import Cost
 from transferlib.comparison.footprint import GIB, job_bytes, worker_bytes
 from transferlib.comparison.machine import Machine
 from transferlib.comparison.resources import Resources, derive_resources
-from transferlib.errors import PlanError
+from transferlib.errors import PlanError, WeightsError
+from transferlib.models.weight_names import resolve_weights
 from transferlib.spec import JobSpec
 
 VGG_MIN_PIXELS = 32
@@ -101,6 +102,41 @@ def fit_to_memory(
             "A smaller --global-batch-size or --image-size needs less."
         )
     return resources, tuple(notes)
+
+
+def gpu_memory_notes(cost: Cost, machine: Machine) -> tuple[str, ...]:
+    """Return a sentence for the user where a trial may need more memory than its GPU has; nothing where that is unknown.
+
+    Args:
+        cost: Of the job.
+        machine: Its smallest GPU.
+    """
+    need, have = cost.gpu_memory_bytes, machine.gpu_memory_bytes
+    if not have or need <= have:
+        return ()
+    return (
+        f"GPU memory may not suffice: the largest trial takes about {need / GIB:.1f} GiB of a GPU, and the smallest GPU "
+        f"has {have / GIB:.1f} GiB. A smaller --global-batch-size or --image-size, or more --gpus-per-trial, needs less.",
+    )
+
+
+def check_weights(spec: JobSpec) -> None:
+    """Refuse weights that are not there, or that are another network's, without reading or downloading them.
+
+    Args:
+        spec: Networks and weights.
+
+    Raises:
+        WeightsError: One line an architecture that cannot start from them.
+    """
+    problems = []
+    for architecture in spec.models.architectures:
+        try:
+            resolve_weights(spec.models.weights, architecture)
+        except WeightsError as error:
+            problems.append(str(error))
+    if problems:
+        raise WeightsError("\n".join(dict.fromkeys(problems)))
 
 
 def refuse_if_too_big(spec: JobSpec, cost: Cost, machine: Machine) -> None:

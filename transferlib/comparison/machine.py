@@ -79,7 +79,8 @@ def usable_cpus(root: Path = Path("/"), environ: Mapping[str, str] | None = None
 def _existing(path: Path) -> Path:
     """Return the nearest folder above `path` (or itself) that exists."""
     path = path.absolute()
-    return next(folder for folder in (path, *path.parents) if folder.exists())
+    # os.path.exists: False where a folder above cannot be looked into, Path.exists raises there (Python < 3.14)
+    return next(folder for folder in (path, *path.parents) if os.path.exists(folder))
 
 
 def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:

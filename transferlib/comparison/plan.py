@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from transferlib.comparison.cost import Cost, Demand, estimate_cost
-from transferlib.comparison.fit import check_steps, fit_to_memory, refuse_if_too_big
+from transferlib.comparison.fit import check_steps, fit_to_memory, gpu_memory_notes, refuse_if_too_big
 from transferlib.comparison.machine import Machine
+from transferlib.comparison.option_notes import option_notes
 from transferlib.comparison.resources import derive_resources
 from transferlib.data.listing import Listing
 from transferlib.errors import PlanError
@@ -116,6 +117,7 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
     to_decode = max(0, len(listing.entries) - num_cached)
     cost = estimate_cost(Demand(spec, trials, images, to_decode, num_classes, resources, machine))
     refuse_if_too_big(spec, cost, machine)
+    notes = (*option_notes(spec, listing), *notes, *gpu_memory_notes(cost, machine))
     idle = resources.gpus - resources.concurrency * resources.workers_per_trial if resources.use_gpu else 0
     if idle:
         side_by_side = f"{resources.concurrency} trials side by side"
@@ -145,9 +147,11 @@ def plan_trials(spec: JobSpec) -> tuple[TrialSpec, ...]:
     arms = [(a, s) for a in spec.models.architectures for s in spec.strategies.names]
     rates = {arm: lr_candidates(spec.comparison, *arm, spec.training.optimizer) for arm in arms}
     num_candidates = len(rates[arms[0]])
-    return tuple(
+    trials = tuple(
         TrialSpec(architecture=arm[0], strategy=arm[1], seed=seed, candidate=candidate, lr=rates[arm][candidate])
         for seed in spec.comparison.seed_values
         for candidate in range(num_candidates)
         for arm in arms
     )
+    assert len({trial.trial_id for trial in trials}) == len(trials), "each trial has a folder of its own"
+    return trials

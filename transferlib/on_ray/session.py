@@ -1,4 +1,7 @@
-"""A Ray instance of our own: on loopback, with a token, in a private temporary folder, gone when the job is."""
+"""A Ray instance of our own: with a token of its own, in a private temporary folder, gone when the job is.
+
+Ray 2.60 binds some ports to every interface whatever it is told; the token is what keeps strangers out.
+"""
 
 from __future__ import annotations
 

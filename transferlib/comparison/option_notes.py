@@ -1,0 +1,80 @@
+"""What was asked for and has no effect beside the rest, and what is allowed but rarely meant: a sentence each.
+
+No option is ignored without a warning. An option counts as asked for where it is not at its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from transferlib.data.listing import Listing, split_roles
+from transferlib.models.stages import stage_names
+from transferlib.models.weight_names import NONE
+from transferlib.spec import CacheSpec, JobSpec, ModelSpec, Section, SplitSpec, StrategySpec, TrainingSpec
+from transferlib.strategies import get_strategy
+from transferlib.strategies.strategy import FROZEN
+
+
+def option_notes(spec: JobSpec, listing: Listing) -> tuple[str, ...]:
+    """Return what the user should know about the options.
+
+    Args:
+        spec: All of them.
+        listing: Images found; which of them have a split decides whether shares count.
+    """
+    return (*_training_notes(spec), *_strategy_notes(spec), *_weights_notes(spec), *_data_notes(spec, listing))
+
+
+def _training_notes(spec: JobSpec) -> Iterator[str]:
+    comparison, training = spec.comparison, spec.training
+    if comparison.base_lr is not None and not isinstance(comparison.lr_candidates, int):
+        rates = ", ".join(f"{rate:g}" for rate in comparison.lr_candidates)
+        yield f"--base-lr {comparison.base_lr:g} has no effect: --lr-candidates lists the rates itself ({rates})."
+    if training.optimizer == "adamw" and _is_set(training, TrainingSpec(), "momentum"):
+        yield f"--momentum {training.momentum:g} has no effect: it is of --optimizer sgd, and this is adamw."
+
+
+def _strategy_notes(spec: JobSpec) -> Iterator[str]:
+    strategies, default = spec.strategies, StrategySpec()
+    if "last_layers" not in strategies.names and _is_set(strategies, default, "last_stages"):
+        yield f"--last-stages {strategies.last_stages} has no effect: it is of --strategy last_layers."
+    if "full" not in strategies.names and _is_set(strategies, default, "stage_lr_factor"):
+        yield f"--stage-lr-factor {strategies.stage_lr_factor:g} has no effect: it is of --strategy full."
+
+
+def _weights_notes(spec: JobSpec) -> Iterator[str]:
+    weights, names = spec.models.weights, spec.strategies.names
+    if weights == NONE:
+        frozen = [name for name in names if _freezes(spec, name)]
+        if frozen:
+            yield (
+                f"--weights none with {' and '.join(frozen)}: the frozen layers stay random, so what is trained after "
+                "them learns from noise. Give source weights, or leave the strategy out."
+            )
+    elif _is_set(spec.models, ModelSpec(), "weights") and not any(get_strategy(name).uses_source for name in names):
+        yield f"--weights {weights} has no effect: {' and '.join(names)} starts from random weights on purpose."
+
+
+def _freezes(spec: JobSpec, strategy: str) -> bool:
+    factors = get_strategy(strategy).stage_factors
+    return any(FROZEN in factors(stage_names(name), spec.strategies).values() for name in spec.models.architectures)
+
+
+def _data_notes(spec: JobSpec, listing: Listing) -> Iterator[str]:
+    split, cache = spec.data.split, spec.data.cache
+    given = {entry.split or "" for entry in listing.entries}
+    cut = ("val", "test") if "" in given else split_roles(given).cut_from_train
+    wanted = {"--val-share": ("val", "val" in cut), "--test-share": ("test", "test" in cut)}
+    wanted["--split-seed"] = ("seed", bool(cut))
+    for flag, (field, is_used) in wanted.items():
+        if not is_used and _is_set(split, SplitSpec(), field):
+            what = "no image is cut into splits" if not cut else f"the {field} images are given"
+            yield f"{flag} {getattr(split, field):g} has no effect: {what} ({listing.layout})."
+    if cache.mode == "none":
+        for flag, field in (("--cache-dir", "dir"), ("--cache-size", "max_bytes")):
+            if _is_set(cache, CacheSpec(), field):
+                yield f"{flag} {getattr(cache, field)} has no effect with --cache none."
+
+
+def _is_set(section: Section, default: Section, field: str) -> bool:
+    return bool(getattr(section, field) != getattr(default, field))
