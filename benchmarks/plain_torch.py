@@ -49,10 +49,10 @@ def loaders(args: argparse.Namespace) -> dict[str, DataLoader[tuple[torch.Tensor
 
 
 def build(args: argparse.Namespace, num_classes: int) -> nn.Module:
-    model = models.resnet18()
+    model: nn.Module = models.resnet18()
     if args.weights:
         model.load_state_dict(torch.load(args.weights, weights_only=True))
-    model.fc = nn.Linear(model.fc.in_features, num_classes)
+    model.fc = nn.Linear(512, num_classes)
     for name, parameter in model.named_parameters():
         parameter.requires_grad = args.strategy == "full" or name.startswith(("fc.", "layer4."))
     model.to(memory_format=torch.channels_last)  # in place

@@ -156,15 +156,15 @@ class ComparisonSpec(Section):
     base_lr: Annotated[float, Field(gt=0)] | None = None
     """Base rate for every arm; null: each arm's own (see strategies.base_lr)."""
 
-    @field_validator("seeds")
+    @field_validator("seeds", "lr_candidates")
     @classmethod
-    def _distinct_seeds(cls, value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+    def _distinct(cls, value: int | tuple[float, ...]) -> int | tuple[float, ...]:
         if isinstance(value, int):
             return value
-        twice = [f"seed {seed} is given twice" for seed in dict.fromkeys(value) if value.count(seed) > 1]
-        problems = twice + [f"seed {seed} is negative" for seed in dict.fromkeys(value) if seed < 0]
+        problems = [f"{item:g} is given twice" for item in dict.fromkeys(value) if value.count(item) > 1]
+        problems += [f"{item:g} is negative" for item in dict.fromkeys(value) if item < 0]
         if problems:
-            raise ValueError(f"{', '.join(problems)}. Use a count of seeds (3), or a list of different ones (0,1,5).")
+            raise ValueError(f"{', '.join(problems)}; use a count, or a list of different values with commas between.")
         return value
 
     @property

@@ -23,6 +23,16 @@ def test_bare_compare_works_after_init(call: Callable[..., Any], work: Path) -> 
     assert call("compare", "--dry-run").code == 0
 
 
+def test_train_and_compare_keep_their_own_defaults_after_init(call: Callable[..., Any], work: Path) -> None:
+    call("init", "photos")
+    assert "# names: [feature_extraction, last_layers, full]" in (work / "submit.yaml").read_text()
+    train = resolve_spec("train", {}, spec_file=None, folder=work).spec
+    assert (train.strategies.names, train.comparison.seeds, train.comparison.lr_candidates) == (("full",), 1, 1)
+    assert call("train", "--dry-run").code == 0
+    assert call("train", "--arch", "resnet18", "--strategy", "last_layers", "--epochs", "1").code == 0
+    assert call("compare", "--arch", "resnet18", "--epochs", "1").code == 0
+
+
 def test_every_field_has_its_meaning_above_it(call: Callable[..., Any], work: Path) -> None:
     call("init", "photos")
     lines = [line.strip() for line in (work / "submit.yaml").read_text().splitlines()]
@@ -32,7 +42,7 @@ def test_every_field_has_its_meaning_above_it(call: Callable[..., Any], work: Pa
             for name, field in section.model_fields.items():
                 if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
                     continue
-                key = next(i for i, line in enumerate(lines) if line.startswith(f"{name}: "))
+                key = next(i for i, line in enumerate(lines) if line.removeprefix("# ").startswith(f"{name}: "))
                 assert lines[key - 1].startswith("# "), name
                 assert texts[name]
 

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -146,6 +148,57 @@ def test_runs_folder_that_cannot_be_made_is_told(call: Call) -> None:
     answer = call("compare", *SMALL, "--runs", "photos/ant/0.jpg/runs")
     assert answer.code == 2
     assert "a run folder cannot be made there" in answer.err
+
+
+def test_full_disk_at_the_start_is_told_and_leaves_no_half_run(
+    call: Call, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(path: Path, data: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr("transferlib.cli.launch.write_atomic", write)
+    answer = call("compare", *SMALL)
+    assert answer.code == 2
+    assert "a run folder cannot be made there (No space left on device)" in answer.err
+    assert "Traceback" not in answer.err
+    assert not list((work / "runs").iterdir())
+
+
+def test_run_that_cannot_be_written_is_not_resumed(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("compare", *SMALL, job="dying")
+
+    def locked(run: RunFolder) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(run.path))
+
+    monkeypatch.setattr(RunFolder, "locked", locked)
+    answer = call("compare", "--resume", "@last")
+    assert answer.code == 2
+    assert "cannot be written (Read-only file system), so it cannot go on." in answer.err
+
+
+def test_commands_find_runs_where_the_spec_file_says(call: Call, work: Path) -> None:
+    (work / "submit.yaml").write_text("output: {runs_dir: out}\n")
+    dying = call("compare", *SMALL, job="dying")
+    (run,) = (work / "out").iterdir()
+    assert f"submit compare --resume {run.name}" in dying.out
+    assert [row["id"] for row in json.loads(call("list", "--json").out)] == [run.name]
+    assert call("compare", "--resume", "@last").code == 0
+    assert call("list", "--runs", "runs").err == "No runs in runs.\n"
+    elsewhere = call("compare", *SMALL, "--runs", "runs", job="dying")
+    assert f"submit compare --resume runs/{only_run(work).run_id}" in elsewhere.out
+
+
+def test_options_without_effect_are_told_before_the_job_starts(call: Call) -> None:
+    answer = call("compare", *SMALL, "--last-stages", "2", "--strategy", "full", job="broken")
+    assert "--last-stages 2 has no effect: it is of --strategy last_layers." in answer.err
+
+
+def test_anything_but_linux_is_refused_in_one_sentence(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    answer = call("compare", "--data", "photos")
+    assert answer.code == 2
+    assert answer.err == "Error: transferlib runs on Linux, and this is darwin. Use a Linux machine or container.\n"
+    assert call("compare", "--help").code == 0
 
 
 def test_cache_is_listed_and_cleared(call: Call, work: Path) -> None:

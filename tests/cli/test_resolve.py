@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from transferlib.cli.resolve import resolve_spec
+from transferlib.cli.resolve import find_runs_dir, resolve_spec
 from transferlib.errors import SpecError, UsageError
 from transferlib.spec import JobSpec
 
@@ -34,6 +34,40 @@ def test_paths_become_absolute_and_names_of_weights_stay(tmp_path: Path) -> None
     assert spec.models.weights == str(tmp_path / "w.pth")
     assert resolve(tmp_path, data="photos").models.weights == "IMAGENET1K_V1"
     assert resolve(tmp_path, data="photos", weights="none").models.weights == "none"
+
+
+def test_weights_file_that_is_there_becomes_absolute_whatever_its_suffix(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").touch()
+    assert resolve(tmp_path, data="photos", weights="weights.bin").models.weights == str(tmp_path / "weights.bin")
+    (tmp_path / "none").touch()
+    assert resolve(tmp_path, data="photos", weights="none").models.weights == "none"
+
+
+def test_weights_can_name_a_run_by_its_id_the_start_of_it_or_last(tmp_path: Path) -> None:
+    for name in ("20261124-080000-train-aaaa", "20261125-090000-train-bbbb"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "spec.yaml").touch()
+
+    def weights(name: str) -> str:
+        return Path(resolve(tmp_path, data="photos", runs="out", weights=name).models.weights).name
+
+    assert weights("@last") == "20261125-090000-train-bbbb"
+    assert weights("20261124") == weights("20261124-080000-train-aaaa") == "20261124-080000-train-aaaa"
+    with pytest.raises(SpecError, match="--weights 2026: '2026' fits 2 runs"):
+        weights("2026")
+    with pytest.raises(SpecError, match="--weights 2025: No run '2025'"):
+        weights("2025")
+
+
+def test_runs_are_where_the_flag_says_else_the_spec_file_else_runs(tmp_path: Path) -> None:
+    assert find_runs_dir(None, tmp_path) == tmp_path / "runs"
+    (tmp_path / "submit.yaml").write_text("data: {path: photos}\noutput: {runs_dir: out}\n")
+    assert find_runs_dir(None, tmp_path) == tmp_path / "out"
+    assert find_runs_dir("else", tmp_path) == tmp_path / "else"
+    (tmp_path / "submit.yaml").write_text("output: [")
+    assert find_runs_dir("else", tmp_path) == tmp_path / "else"
+    with pytest.raises(UsageError, match="is not valid YAML"):
+        find_runs_dir(None, tmp_path)
 
 
 def test_repeated_flags_replace_the_list_of_the_file(tmp_path: Path) -> None:
@@ -176,7 +210,14 @@ def test_long_job_names_a_cheaper_command(call: Callable[..., Any]) -> None:
         (["--data", "photos/ant"], "Error"),
         (["--data", "photos", "--gpus", "4"], "--gpus 4: this machine has 0."),
         (["--data", "photos", "--resume-changed"], "--resume-changed goes with --resume RUN."),
-        (["--resume", "@last"], "No run '@last' under runs."),
+        (["--resume", "@last"], "No run '@last' under "),
+        (["--data", "photos", "--weights", "IMAGENET1K_V11"], "--weights IMAGENET1K_V11: no such weights"),
+        (["--data", "photos", "--weights", "IMAGENET1K_V11", "--dry-run"], "Did you mean 'IMAGENET1K_V1'?"),
+        (["--data", "photos", "--weights", "gone.pth"], "there is no such file or folder"),
+        (["--data", "photos", "--seeds", "0,0"], "--seeds: 0 is given twice"),
+        (["--data", "photos", "--seeds", "-1"], "--seeds: -1 will not do: input should be greater than or equal to 1"),
+        (["--data", "photos", "--seeds", "-1,2"], "--seeds: -1 is negative"),
+        (["--data", "photos", "--lr-candidates", "-1"], "--lr-candidates: -1 will not do"),
         (["--resume", "@last", "--epochs", "3"], "so it takes no --epochs"),
     ],
 )

@@ -1,16 +1,17 @@
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from transferlib.comparison.cheaper import make_cheaper_plan
-from transferlib.comparison.fit import check_steps
+from transferlib.comparison.fit import check_steps, check_weights
 from transferlib.comparison.machine import Machine
 from transferlib.comparison.plan import Plan, make_plan
 from transferlib.data.listing import Entry, Listing
-from transferlib.errors import PlanError
+from transferlib.errors import PlanError, WeightsError
 from transferlib.names import ARCHITECTURES, STRATEGIES
 from transferlib.spec import JobSpec
 
@@ -53,6 +54,13 @@ def test_every_arm_gets_the_same_number_of_candidates() -> None:
     assert set(Counter(t.arm for t in trials).values()) == {4}
     assert [t.seed for t in trials] == [7] * 16 + [3] * 16
     assert all(t.lr == (0.01, 0.1)[t.candidate] for t in trials)
+
+
+def test_no_two_trials_share_a_folder() -> None:
+    asked = spec()
+    twice = asked.comparison.model_copy(update={"seeds": (0, 0)})  # not checked, as a spec is
+    with pytest.raises(AssertionError, match="a folder of its own"):
+        make_plan(asked.model_copy(update={"comparison": twice}), listing(), TWO_CPUS)
 
 
 def test_plan_survives_json() -> None:
@@ -185,6 +193,50 @@ def test_long_job_has_a_cheaper_one() -> None:
     reduced, reduced_plan = cheaper
     assert reduced.models.architectures == ("resnet18",)
     assert reduced_plan.cost.seconds < plan.cost.seconds
+
+
+@pytest.mark.parametrize("weights", ["IMAGENET1K_V2", ""], ids=["not of the small network", "a run"])
+def test_cheaper_job_keeps_the_network_that_its_weights_are_for(weights: str, tmp_path: Path) -> None:
+    (tmp_path / "best.safetensors").touch()  # a trial's folder
+    weights = weights or str(tmp_path)
+    asked = spec(training={"epochs": 300}, models={"weights": weights})
+    cheaper = make_cheaper_plan(asked, listing(), TWO_CPUS, make_plan(asked, listing(), TWO_CPUS))
+    assert cheaper is not None
+    assert cheaper[0].models.architectures == ("resnet50",)
+    assert cheaper[0].comparison.seeds == 2
+
+
+def test_reduction_that_would_be_refused_is_left_out() -> None:
+    # Six stages lie before VGG's head, five before a ResNet's.
+    asked = spec(
+        training={"epochs": 300},
+        models={"architectures": ["vgg16"]},
+        strategies={"names": ["last_layers"], "last_stages": 6},
+    )
+    plan = make_plan(asked, listing(), TWO_CPUS)
+    assert plan.is_long
+    cheaper = make_cheaper_plan(asked, listing(), TWO_CPUS, plan)
+    assert cheaper is not None
+    assert cheaper[0].models.architectures == ("vgg16",)
+
+
+def test_gpu_that_is_too_small_is_told() -> None:
+    machine = Machine(cpus=16, gpus=1, memory_bytes=256 * GIB, disk_free_bytes=1000 * GIB, gpu_memory_bytes=2 * GIB)
+    (note,) = make_plan(spec(training={"global_batch_size": 128}), listing(), machine).notes
+    assert note.startswith("GPU memory may not suffice: the largest trial takes about ")
+    assert "the smallest GPU has 2.0 GiB. A smaller --global-batch-size" in note
+    assert make_plan(spec(training={"global_batch_size": 8}), listing(), machine).notes == ()
+
+
+def test_weights_that_are_not_there_are_told_for_each_network(tmp_path: Path) -> None:
+    check_weights(spec())
+    with pytest.raises(WeightsError, match=r"IMAGENET1K_V2: no such weights.*\n.*vgg11 can start from"):
+        check_weights(spec(models={"architectures": ["resnet18", "vgg11"], "weights": "IMAGENET1K_V2"}))
+    with pytest.raises(WeightsError, match="not a run folder"):
+        check_weights(spec(models={"weights": str(tmp_path)}))
+    (tmp_path / "trials").mkdir()
+    with pytest.raises(WeightsError, match="no finished model of resnet50"):
+        check_weights(spec(models={"weights": str(tmp_path)}))
 
 
 def test_smallest_job_has_no_cheaper_one() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from transferlib.errors import SpecError
 from transferlib.names import ARCHITECTURES, OPTIMIZERS, STRATEGIES
-from transferlib.spec import ComparisonSpec
+from transferlib.spec import ComparisonSpec, JobSpec
 from transferlib.strategies import base_lr, lr_candidates
 
 
@@ -44,8 +44,8 @@ def test_listed_rates_are_every_arms_own_in_ascending_order() -> None:
 
 
 def test_rate_listed_twice_is_refused() -> None:
-    with pytest.raises(SpecError, match=r"0\.1 is given twice"):
-        lr_candidates(ComparisonSpec(lr_candidates=(0.1, 0.1)), "resnet18", "full", "sgd")
+    with pytest.raises(SpecError, match=r"comparison.lr_candidates: 0\.1 is given twice"):
+        JobSpec.from_mapping({"data": {"path": "x"}, "comparison": {"lr_candidates": [0.1, 0.01, 0.1]}})
 
 
 def test_unknown_names_are_refused() -> None:

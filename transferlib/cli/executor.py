@@ -11,9 +11,8 @@ from pathlib import Path
 
 import transferlib
 from transferlib.errors import TransferlibError
-from transferlib.runs import RunFolder
+from transferlib.runs import PARENT_VARIABLE, RunFolder
 
-PARENT_VARIABLE = "TRANSFERLIB_PARENT_PID"
 """Names the viewer's process to the job, which stops cleanly when that is gone."""
 JOB_SCRIPT = "compare.py"
 LOG_TAIL_LINES = 20

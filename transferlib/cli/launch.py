@@ -26,7 +26,6 @@ from transferlib.runs import RunFolder, read_json, write_atomic
 from transferlib.spec import JobSpec
 
 PLAIN_WIDTH = 120
-RESUME_CHANGED = "RESUME_CHANGED"
 """A file in the run folder: go on although versions or weights changed, and say so in the result."""
 
 
@@ -158,22 +157,28 @@ def _resume(request: Request) -> int:
     spec = JobSpec.load(run.spec)
     if spec.verb != request.verb:
         raise UsageError(f"{run.run_id} is a run of submit {spec.verb}. Use: submit {spec.verb} --resume {run.run_id}")
-    status = read_json(run.status) or {}
-    if status.get("state") == "done" and not run.is_locked():
+    try:
+        with run.locked():
+            status = read_json(run.status) or {}
+            if status.get("state") != "done":
+                _make_ready(run, plan, has_changed=request.resume_changed)
+    except OSError as error:
+        raise RunFolderError(f"{run.path} cannot be written ({error.strerror}), so it cannot go on.") from None
+    if status.get("state") == "done":
         _say(f"Run {run.run_id} is done already.")
         _print_result(request, run, plan, status.get("exit_code", 0))
         return int(status.get("exit_code", 0))
-    _check_machine(run, plan)
-    try:
-        with run.locked():
-            run.stop_flag.unlink(missing_ok=True)
-            if request.resume_changed:
-                (run.path / RESUME_CHANGED).touch()
-            run.set_status("preparing", message="going on")
-    except OSError as error:
-        raise RunFolderError(f"{run.path} cannot be written ({error.strerror}), so it cannot go on.") from None
     _say(f"Going on with run {run.run_id}\n{shown(run.path)}")
     return _run(request, run, plan, is_new=False)
+
+
+def _make_ready(run: RunFolder, plan: Plan, *, has_changed: bool) -> None:
+    """Put a run that is to go on into the state that its job finds it in."""
+    _check_machine(run, plan)
+    run.stop_flag.unlink(missing_ok=True)
+    if has_changed:
+        run.resume_changed_flag.touch()
+    run.set_status("preparing", message="going on")
 
 
 def _check_machine(run: RunFolder, plan: Plan) -> None:

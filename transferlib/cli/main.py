@@ -41,7 +41,7 @@ def job_command(verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
             click.option(
                 "--resume-changed",
                 is_flag=True,
-                help="With --resume: go on although weights or versions changed; marks the run as not bit-exact.",
+                help="With --resume: go on although versions or the processor changed; marks the run as not bit-exact.",
             ),
             click.option(
                 "--resume",

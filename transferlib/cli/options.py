@@ -102,7 +102,8 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
         Flag(
             "--weights",
             "models.weights",
-            "Where to start: torchvision's name of its weights, a .pth or .safetensors file, a run folder, or none.",
+            "Where to start: torchvision's name of its weights, a .pth or .safetensors file, a run (its folder, its "
+            "id, the start of it, or @last), or none.",
             "IMAGENET1K_V1",
         ),
         Flag(

@@ -1,7 +1,8 @@
-"""A cheaper job of the same kind, for a plan that would take very long. It is advice: it never keeps a job from starting."""
+"""A cheaper job of the same kind, for a plan that would take very long. Advice: it never keeps a job from starting."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -10,7 +11,6 @@ from transferlib.comparison.machine import Machine
 from transferlib.comparison.plan import Plan, make_plan
 from transferlib.data.listing import Listing
 from transferlib.errors import TransferlibError
-from transferlib.models.weight_names import resolve_weights
 from transferlib.spec import JobSpec
 
 SMALL_ARCHITECTURE = "resnet18"
@@ -71,12 +71,9 @@ def _reductions(spec: JobSpec) -> Iterator[Reduction]:
 
 def _can_be_small(spec: JobSpec) -> bool:
     """Return whether the weights could be the small network's: a file or a run is of the networks asked for."""
-    if SMALL_ARCHITECTURE in spec.models.architectures:
-        return True
-    try:
-        return resolve_weights(spec.models.weights, SMALL_ARCHITECTURE).kind in ("none", "torchvision")
-    except TransferlibError:
-        return False
+    return SMALL_ARCHITECTURE in spec.models.architectures or not os.path.exists(
+        os.path.expanduser(spec.models.weights)
+    )
 
 
 def _changed(spec: JobSpec, reduction: Reduction) -> JobSpec:

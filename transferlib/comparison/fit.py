@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from transferlib import names
 from transferlib.comparison.cost import Cost
@@ -10,6 +11,7 @@ from transferlib.comparison.footprint import GIB, job_bytes, worker_bytes
 from transferlib.comparison.machine import Machine
 from transferlib.comparison.resources import Resources, derive_resources
 from transferlib.errors import PlanError, WeightsError
+from transferlib.models.run_weights import find_run_model
 from transferlib.models.weight_names import resolve_weights
 from transferlib.spec import JobSpec
 
@@ -105,7 +107,7 @@ def fit_to_memory(
 
 
 def gpu_memory_notes(cost: Cost, machine: Machine) -> tuple[str, ...]:
-    """Return a sentence for the user where a trial may need more memory than its GPU has; nothing where that is unknown.
+    """Return a sentence for the user where a trial may need more memory than its GPU is known to have.
 
     Args:
         cost: Of the job.
@@ -115,13 +117,14 @@ def gpu_memory_notes(cost: Cost, machine: Machine) -> tuple[str, ...]:
     if not have or need <= have:
         return ()
     return (
-        f"GPU memory may not suffice: the largest trial takes about {need / GIB:.1f} GiB of a GPU, and the smallest GPU "
-        f"has {have / GIB:.1f} GiB. A smaller --global-batch-size or --image-size, or more --gpus-per-trial, needs less.",
+        f"GPU memory may not suffice: the largest trial takes about {need / GIB:.1f} GiB of each of its GPUs, and the "
+        f"smallest GPU has {have / GIB:.1f} GiB. A smaller --global-batch-size or --image-size, or more "
+        "--gpus-per-trial, needs less.",
     )
 
 
 def check_weights(spec: JobSpec) -> None:
-    """Refuse weights that are not there, or that are another network's, without reading or downloading them.
+    """Refuse weights that are not there, and a run that has no model of a network, before anything is loaded.
 
     Args:
         spec: Networks and weights.
@@ -132,7 +135,9 @@ def check_weights(spec: JobSpec) -> None:
     problems = []
     for architecture in spec.models.architectures:
         try:
-            resolve_weights(spec.models.weights, architecture)
+            choice = resolve_weights(spec.models.weights, architecture)
+            if choice.kind == "folder":
+                find_run_model(Path(choice.value), architecture)
         except WeightsError as error:
             problems.append(str(error))
     if problems:

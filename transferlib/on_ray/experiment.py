@@ -120,7 +120,7 @@ class _Job:
         if isinstance(prepared, Exception):
             raise prepared
         prepared = settle(run, prepared, plan)
-        origins = dict.fromkeys(prepared.origins.values())
+        origins = dict.fromkeys(prepared.origins.values()) or ("none: every strategy starts from random weights",)
         self.tell(f"Weights: {'; '.join(origins)}. Precision {prepared.precision}, {plan.threads_per_worker} threads.")
         for note in prepared.notes:
             self.tell(note)

@@ -125,6 +125,7 @@ def _prepare_models(spec_yaml: str, use_gpu: bool) -> Prepared | Exception:
 
     from transferlib.errors import PlanError, TransferlibError
     from transferlib.models.weights import load_source_weights
+    from transferlib.strategies import get_strategy
     from transferlib.training.precision import resolve_precision
 
     spec = JobSpec.from_yaml(spec_yaml)
@@ -138,7 +139,8 @@ def _prepare_models(spec_yaml: str, use_gpu: bool) -> Prepared | Exception:
     origins: dict[str, str] = {}
     notes: list[str] = []
     try:
-        for architecture in spec.models.architectures:
+        needs_source = any(get_strategy(name).uses_source for name in spec.strategies.names)
+        for architecture in spec.models.architectures if needs_source else ():
             source = load_source_weights(spec.models.weights, architecture)
             origins[architecture] = "none: random weights" if source is None else source.origin
             if source is not None:

@@ -67,13 +67,10 @@ def lr_candidates(spec: ComparisonSpec, architecture: str, strategy: str, optimi
         optimizer: sgd or adamw.
 
     Raises:
-        SpecError: A rate is listed twice, or a name is not known.
+        SpecError: A name is not known.
     """
     base = spec.base_lr if spec.base_lr is not None else base_lr(architecture, strategy, optimizer)
     if isinstance(spec.lr_candidates, int):
         middle = (spec.lr_candidates - 1) / 2
         return tuple(base * 10 ** ((index - middle) / 2) for index in range(spec.lr_candidates))
-    twice = sorted({lr for lr in spec.lr_candidates if spec.lr_candidates.count(lr) > 1})
-    if twice:
-        raise SpecError(f"comparison.lr_candidates: {', '.join(f'{lr:g}' for lr in twice)} is given twice.")
     return tuple(sorted(spec.lr_candidates))

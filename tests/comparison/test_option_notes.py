@@ -1,0 +1,72 @@
+from typing import Any
+
+import pytest
+
+from transferlib.comparison.option_notes import option_notes
+from transferlib.data.listing import Entry, Listing
+from transferlib.spec import JobSpec
+
+ALL = ("train", "val", "test")
+
+
+def notes(*splits: str | None, data: dict[str, Any] | None = None, **sections: dict[str, Any]) -> tuple[str, ...]:
+    entries = tuple(
+        Entry(f"{split}/{index}", f"/photos/{split}/{index}", "ant", split)
+        for split in splits or (None,)
+        for index in range(3)
+    )
+    spec = JobSpec.from_mapping({"data": {"path": "/photos", **(data or {})}, **sections})
+    return option_notes(spec, Listing("/photos", "split folders", entries))
+
+
+@pytest.mark.parametrize("splits", [(), ALL, ("train", "test")])
+def test_defaults_need_no_word(splits: tuple[str, ...]) -> None:
+    assert notes(*splits) == ()
+
+
+@pytest.mark.parametrize(
+    ("sections", "text"),
+    [
+        ({"comparison": {"base_lr": 0.1, "lr_candidates": [0.01, 0.3]}}, "--base-lr 0.1 has no effect"),
+        ({"training": {"optimizer": "adamw", "momentum": 0.5}}, "--momentum 0.5 has no effect"),
+        ({"strategies": {"names": ["full"], "last_stages": 2}}, "--last-stages 2 has no effect"),
+        ({"strategies": {"names": ["scratch"], "stage_lr_factor": 1}}, "--stage-lr-factor 1 has no effect"),
+        ({"data": {"cache": {"mode": "none", "dir": "/c"}}}, "--cache-dir /c has no effect with --cache none"),
+        ({"data": {"cache": {"mode": "none", "max_bytes": 9}}}, "--cache-size 9 has no effect with --cache none"),
+        ({"models": {"weights": "DEFAULT"}, "strategies": {"names": ["scratch"]}}, "--weights DEFAULT has no effect"),
+    ],
+)
+def test_option_without_effect_is_told(sections: dict[str, Any], text: str) -> None:
+    (note,) = notes(**sections)
+    assert note.startswith(text)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"comparison": {"base_lr": 0.1, "lr_candidates": 2}},
+        {"training": {"momentum": 0.5}},
+        {"strategies": {"last_stages": 2, "stage_lr_factor": 0.5}},
+        {"data": {"cache": {"dir": "/c", "max_bytes": 9}, "split": {"val": 0.3, "test": 0.2, "seed": 4}}},
+        {"models": {"weights": "DEFAULT"}},
+        {"models": {"weights": "none"}, "strategies": {"names": ["full", "scratch"]}},
+    ],
+)
+def test_option_with_effect_needs_no_word(sections: dict[str, Any]) -> None:
+    assert notes(**sections) == ()
+
+
+def test_shares_and_seed_of_a_cut_that_is_not_made_are_told() -> None:
+    cut = {"split": {"val": 0.3, "test": 0.2, "seed": 4}}
+    told = notes(*ALL, data=cut)
+    assert [note.split(" has")[0] for note in told] == ["--val-share 0.3", "--test-share 0.2", "--split-seed 4"]
+    (held_out,) = notes("train", "val", data=cut)
+    assert held_out == "--test-share 0.2 has no effect: the test images are given (split folders)."
+    assert notes("train", data=cut) == ()
+
+
+def test_random_frozen_layers_are_told() -> None:
+    (note,) = notes(models={"weights": "none"})
+    assert note.startswith("--weights none with feature_extraction and last_layers: the frozen layers stay random")
+    every_stage = {"names": ["last_layers"], "last_stages": 5}  # of a ResNet: none is frozen
+    assert notes(models={"weights": "none"}, strategies=every_stage) == ()
