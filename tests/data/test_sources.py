@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from transferlib.data.sources import Listing, list_images
+from transferlib.data.sources import Entry, Listing, list_images
 from transferlib.errors import DataError
 
 
@@ -260,3 +260,21 @@ def test_plan_counts_follow_what_the_splits_are_for(tmp_path: Path) -> None:
     assert list_images(tmp_path / "free").planned_counts(0.15, 0.15) == {"train": 70, "val": 15, "test": 15}
     put(tmp_path / "two", *(f"train/{c}/{i}.jpg" for c in "ab" for i in range(50)), "val/a/0.jpg", "val/b/0.jpg")
     assert list_images(tmp_path / "two").planned_counts(0.15, 0.15) == {"train": 85, "val": 15, "test": 2}
+
+
+def listing_of(*entries: tuple[str | None, str]) -> Listing:
+    made = tuple(Entry(f"{i}.png", f"/{i}.png", label, split, None) for i, (split, label) in enumerate(entries))
+    return Listing(root="/", layout="manifest", entries=made)
+
+
+def test_counts_that_no_cut_can_serve_are_refused_before_any_file_is_read() -> None:
+    listing_of(*[(None, "a")] * 3, *[(None, "b")] * 3).check_counts()
+    listing_of(*[("train", "a")] * 2, *[("train", "b")] * 2, ("val", "a"), ("val", "b")).check_counts()
+    with pytest.raises(DataError, match="Class 'b' has 2 to be cut"):
+        listing_of(*[(None, "a")] * 3, *[(None, "b")] * 2).check_counts()
+    with pytest.raises(DataError, match="Class 'b' has 1 train images; train and val are cut from them and need 2"):
+        listing_of(*[("train", "a")] * 2, ("train", "b"), ("val", "a"), ("val", "b")).check_counts()
+    with pytest.raises(DataError, match="Class 'c' has 0 train images"):
+        listing_of(*[("train", "a")] * 3, ("test", "a"), ("test", "c")).check_counts()
+    with pytest.raises(DataError, match="Class 'b' has 1 in train, 1 in val, and none for test"):
+        listing_of(*[(s, "a") for s in ("train", "val", "test")], ("train", "b"), ("val", "b")).check_counts()

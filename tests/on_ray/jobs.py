@@ -38,8 +38,10 @@ def write_images(folder: Path, per_class: dict[str, int], side: int = 36) -> Pat
     return folder
 
 
-def make_run(folder: Path, data: Path, cache: Path, **sections: dict[str, Any]) -> RunFolder:
-    """Make a run folder with spec and plan, as `submit compare` does."""
+def make_run(
+    folder: Path, data: Path, cache: Path, *, machine: Machine = MACHINE, **sections: dict[str, Any]
+) -> RunFolder:
+    """Make a run folder with spec and plan for a machine, as `submit compare` does."""
     mapping: dict[str, Any] = {
         "data": {"path": str(data), "image_size": 32, "cache": {"dir": str(cache)}},
         "models": {"architectures": ["resnet18"], "weights": "none"},
@@ -53,7 +55,7 @@ def make_run(folder: Path, data: Path, cache: Path, **sections: dict[str, Any]) 
     spec = JobSpec.from_mapping(mapping)
     run = RunFolder.create(folder, spec.verb)
     run.spec.write_text(spec.to_yaml())
-    run.plan.write_text(make_plan(spec, list_images(data), MACHINE).to_json())
+    run.plan.write_text(make_plan(spec, list_images(data), machine).to_json())
     return run
 
 

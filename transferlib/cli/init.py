@@ -74,6 +74,7 @@ def spec_text(spec: JobSpec, listing: Listing) -> str:
         "Options of `submit compare` and `submit train` in this folder; flags go over them (see --help).",
         "Relative paths are relative to the folder that the command is called in.",
         f"Found: {found_line(listing)}",
+        *([listing.roles.note] if listing.roles.note else []),
     ]
     lines = [*(_comment(line, 0) for line in head), *_section_lines(spec, 0)]
     return "\n".join(lines) + "\n"

@@ -106,8 +106,10 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
         num_cached: How many of the images are in the decoded cache already.
 
     Raises:
+        DataError: A class has too few images.
         PlanError: The machine cannot meet the demand, or the steps would be too small; with the arithmetic.
     """
+    listing.check_counts()
     trials = plan_trials(spec)
     images = listing.planned_counts(spec.data.split.val, spec.data.split.test)
     num_classes = len(listing.classes)
@@ -117,7 +119,8 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
     to_decode = max(0, len(listing.entries) - num_cached)
     cost = estimate_cost(Demand(spec, trials, images, to_decode, num_classes, resources, machine))
     refuse_if_too_big(spec, cost, machine)
-    notes = (*option_notes(spec, listing), *notes, *gpu_memory_notes(cost, machine))
+    roles_note = (listing.roles.note,) if listing.roles.note else ()
+    notes = (*roles_note, *option_notes(spec, listing), *notes, *gpu_memory_notes(cost, machine))
     idle = resources.gpus - resources.concurrency * resources.workers_per_trial if resources.use_gpu else 0
     if idle:
         side_by_side = f"{resources.concurrency} trials side by side"

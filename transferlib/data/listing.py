@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from transferlib.errors import DataError
 from transferlib.names import SPLITS
 
 Layout = Literal["class folders", "split folders", "manifest"]
@@ -69,6 +70,40 @@ class Listing:
             if any(key[0] == split for key in counted)
         }
 
+    @property
+    def roles(self) -> SplitRoles:
+        """Return what the given splits are for, and which parts are cut from train."""
+        return split_roles(self.count_by_split_and_class())
+
+    def check_counts(self) -> None:
+        """Refuse, before any file is read, classes that no cut can give to every part.
+
+        Raises:
+            DataError: One line a class that is short, with what it has and needs.
+        """
+        counts, roles = self.count_by_split_and_class(), self.roles
+        problems = []
+        for label in self.classes:
+            free = counts.get("", {}).get(label, 0)
+            given = {
+                roles.renamed.get(split, split): of[label] for split, of in counts.items() if split and label in of
+            }
+            train = given.get("train", 0)
+            if roles.cut_from_train:
+                needed = 1 + len(roles.cut_from_train)
+                if train < needed:
+                    problems.append(
+                        f"Class {label!r} has {train} train images; train and {_and(roles.cut_from_train)} "
+                        f"are cut from them and need {needed}."
+                    )
+                continue
+            missing = [split for split in SPLITS if not given.get(split)]
+            if len(missing) > free:
+                has = ", ".join(f"{number} in {split}" for split, number in given.items()) or f"{free} to be cut"
+                problems.append(f"Class {label!r} has {has}, and none for {_and(missing)}.")
+        if problems:
+            raise DataError("\n".join([*problems, "Add images to these classes, or leave them out."]))
+
     def planned_counts(self, val: float, test: float) -> dict[str, int]:
         """Return how many images each split will have, about: the cut itself depends on the files' contents.
 
@@ -93,6 +128,10 @@ class Listing:
                 counts[part] += moved
                 counts["train"] -= moved
         return counts
+
+
+def _and(names: Iterable[str]) -> str:
+    return " and ".join(names)
 
 
 class SplitRoles(NamedTuple):
@@ -121,7 +160,7 @@ def split_roles(given: Iterable[str]) -> SplitRoles:
     if "" in present or "train" not in present or len(held_out) == len(HELD_OUT):
         return SplitRoles({}, (), "")
     if not held_out:
-        note = "Only a train set is given: val and test are cut from it, stratified by class."
+        note = "Only a train set is given: val and test are cut from it, by class."
         return SplitRoles({}, HELD_OUT, note)
     name = held_out[0]
     note = f"Train and one held-out set ({name}) are given: {name} is the test set; val is cut from train, by class."

@@ -57,6 +57,7 @@ def write_model(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, temporary, dict(metadata))
+        temporary.chmod(0o644)  # safetensors makes it readable by its owner alone
         with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
