@@ -30,7 +30,7 @@ from sklearn import metrics as sklearn_metrics
 from torch import Tensor
 from torchvision.transforms import functional
 
-from tests.on_ray.jobs import ROOT, Job, make_run, num_epochs, run_to_end, write_images
+from tests.on_ray.jobs import ROOT, Job, make_run, num_epochs, process_ids, run_to_end, write_images
 from transferlib.comparison.choose import Choice, choose_candidates, read_choice
 from transferlib.comparison.plan import Plan
 from transferlib.data.manifest import COLUMNS
@@ -315,6 +315,11 @@ def test_log_folder_has_a_log_of_the_job_and_of_each_trial(finished: Finished) -
 
 
 # Law 2: every image once.
+
+
+def test_one_worker_trials_follow_one_another_in_one_process(finished: Finished) -> None:
+    processes = {pid for trial in finished.plan.trials for pid in process_ids(finished.run, trial.trial_id)}
+    assert len(processes) == 1
 
 
 def test_predictions_are_every_image_once_for_each_candidate_and_test_for_the_chosen(finished: Finished) -> None:

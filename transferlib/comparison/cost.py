@@ -30,6 +30,8 @@ DECODE_IMAGES_PER_S = 200.0
 """Files read, decoded and cached a second and core (photographs of half a megapixel)."""
 START_S = 12.0
 """From Enter to the first trial."""
+END_S = 10.0
+"""From the last trial to the prompt: the test set in a process of its own, the report, Ray's stop."""
 TRIAL_S = 2.0
 """What a further trial of one worker costs before its first step."""
 GROUP_S = 30.0
@@ -134,7 +136,7 @@ def _seconds(demand: Demand, arms: Mapping[str, Footprint]) -> float:
         for name, arm in arms.items()
     }
     training = sum(trial_s[trial.arm] for trial in demand.trials) / resources.concurrency
-    return START_S + demand.num_to_decode / (DECODE_IMAGES_PER_S * cpus) + training
+    return START_S + END_S + demand.num_to_decode / (DECODE_IMAGES_PER_S * cpus) + training
 
 
 def _macs_per_s(demand: Demand, cpus: int) -> float:
