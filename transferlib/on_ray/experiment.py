@@ -121,7 +121,8 @@ class _Job:
             raise prepared
         prepared = settle(run, prepared, plan)
         origins = dict.fromkeys(prepared.origins.values()) or ("none: every strategy starts from random weights",)
-        self.tell(f"Weights: {'; '.join(origins)}. Precision {prepared.precision}, {plan.threads_per_worker} threads.")
+        threads = _count(plan.threads_per_worker, "thread")
+        self.tell(f"Weights: {'; '.join(origins)}. Precision {prepared.precision}, {threads} a worker.")
         for note in prepared.notes:
             self.tell(note)
         for trial in plan.trials:
@@ -143,7 +144,7 @@ class _Job:
         pending = [trial for trial in plan.trials if not self._is_finished(trial)]
         if len(pending) < len(plan.trials):
             self.tell(f"{len(plan.trials) - len(pending)} of {len(plan.trials)} trials are finished already.")
-        self._phase("running", f"{len(pending)} trials")
+        self._phase("running", _count(len(pending), "trial"))
         lost = run_trials(run, plan, pending)
         self._refuse_to_go_on_if_stopped()
         lost = {trial.trial_id: lost.get(trial.trial_id, "?") for trial in pending if not self._is_finished(trial)}
@@ -203,6 +204,10 @@ def write_report(run: RunFolder) -> None:
     from transferlib import report
 
     report.write_report(run)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _failures(failed: Sequence[TrialResult]) -> str:
