@@ -3,6 +3,7 @@
     runs/<id>/
       spec.yaml environment.json manifest.parquet plan.json     what was asked, where, on which images, how
       status.json progress.json lock STOP                       where it stands; who writes; a request to stop
+      job.json                                                  on which cluster, as which job (not for a local one)
       metrics.jsonl log/                                        every epoch of every trial; full logs
       choice.json predictions.parquet leaderboard.{json,csv,md} the choice on validation, then the result
       augmentation.png report.html                              to look at
@@ -18,6 +19,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -31,6 +33,10 @@ from transferlib.records import TrialResult
 
 PARENT_VARIABLE = "TRANSFERLIB_PARENT_PID"
 """Environment variable that tells a job whose death ends it."""
+STORAGE_VARIABLE = "TRANSFERLIB_STORAGE"
+"""Environment variable that tells a job on a cluster where run folders are: a folder that all nodes see, or a URI."""
+RUN_ID = re.compile(r"\d{8}-\d{6}-(compare|train)-[0-9a-f]{4}")
+"""A run's id is a folder's name and a word of a command line, so nothing else is taken for one."""
 
 
 def new_run_id(verb: str) -> str:
@@ -177,8 +183,16 @@ class RunFolder:
         return self.path / "RESUME_CHANGED"
 
     @property
+    def job(self) -> Path:
+        return self.path / "job.json"
+
+    @property
     def log(self) -> Path:
         return self.path / "log"
+
+    @property
+    def job_log(self) -> Path:
+        return self.log / "job.log"
 
     def leaderboard(self, suffix: str) -> Path:
         """Return the leaderboard's path for a suffix: json, csv or md."""

@@ -71,8 +71,3 @@ def test_visible_gpus_are_counted_as_cuda_does(root: Path, monkeypatch: pytest.M
     assert detect(root, CUDA_VISIBLE_DEVICES="2,3").gpu_memory_bytes == 80
     assert detect(root, CUDA_VISIBLE_DEVICES="0,9,1").gpus == 1
     assert detect(root, CUDA_VISIBLE_DEVICES="GPU-5a").gpus == 1
-
-
-def test_machine_survives_json() -> None:
-    machine = Machine(2, 1, 3, 4, 5, 6, True)
-    assert Machine.from_json(machine.to_json()) == machine

@@ -96,11 +96,11 @@ def fit_to_memory(
         worker, _ = worker_bytes(spec, num_classes, resources.workers_per_trial, use_gpu=resources.use_gpu)
         notes.append(
             f"{resources.concurrency} instead of {wanted} trials side by side: each takes about "
-            f"{worker * resources.workers_per_trial / GIB:.1f} GiB of memory, this machine has {have / GIB:.1f} GiB."
+            f"{worker * resources.workers_per_trial / GIB:.1f} GiB of memory, {machine.name} has {have / GIB:.1f} GiB."
         )
     if need > have:
         notes.append(
-            f"Memory may not suffice: about {need / GIB:.1f} GiB are needed, this machine has {have / GIB:.1f} GiB. "
+            f"Memory may not suffice: about {need / GIB:.1f} GiB are needed, {machine.name} has {have / GIB:.1f} GiB. "
             "A smaller --global-batch-size or --image-size needs less."
         )
     return resources, tuple(notes)

@@ -12,16 +12,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from transferlib.records import JsonRecord
-
 NVIDIA_SMI_TIMEOUT_S = 10.0
 BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
 """Of /proc/cpuinfo, on x86 and ARM."""
 
 
 @dataclass(frozen=True)
-class Machine(JsonRecord):
-    """Say what a job may plan with."""
+class Node:
+    """Say what one node of a cluster gives to Ray."""
+
+    name: str
+    cpus: int
+    """Logical CPUs."""
+    gpus: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Say what a job may plan with: one machine, or a whole cluster."""
 
     cpus: int
     """Usable CPUs: affinity, capped by the cgroup and by SLURM."""
@@ -37,6 +45,10 @@ class Machine(JsonRecord):
     """Free where decoded images are kept; None: the same disk as the run folders."""
     has_bf16: bool = False
     """Whether the CPU computes in bfloat16 (much faster) by itself."""
+    name: str = "this machine"
+    """As sentences name it."""
+    nodes: tuple[Node, ...] = ()
+    """Of a cluster; empty: the machine itself is the only one."""
 
 
 def detect_machine(

@@ -14,7 +14,8 @@ from transferlib.comparison.cost import Cost, Demand, estimate_cost
 from transferlib.comparison.fit import check_steps, fit_to_memory, gpu_memory_notes, refuse_if_too_big
 from transferlib.comparison.machine import Machine
 from transferlib.comparison.option_notes import option_notes
-from transferlib.comparison.resources import derive_resources
+from transferlib.comparison.placement import describe_placement, place_trials
+from transferlib.comparison.resources import Resources, derive_resources
 from transferlib.data.listing import Listing
 from transferlib.errors import PlanError
 from transferlib.records import TrialSpec
@@ -54,6 +55,10 @@ class Plan:
     """What it will take; estimates."""
     notes: tuple[str, ...] = ()
     """What the user should know, a sentence each."""
+    where: str = "this machine"
+    """What it was planned for, as sentences name it."""
+    placement: str = ""
+    """On which nodes of a cluster the workers will lie, a sentence; empty on one machine."""
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -139,7 +144,22 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
         epochs=spec.training.epochs,
         cost=cost,
         notes=notes,
+        where=machine.name,
+        placement=_placement(resources, machine),
     )
+
+
+def _placement(resources: Resources, machine: Machine) -> str:
+    if not machine.nodes:
+        return ""
+    placed = place_trials(
+        machine.nodes,
+        resources.cpus_per_worker,
+        use_gpu=resources.use_gpu,
+        num_trials=resources.concurrency,
+        workers_per_trial=resources.workers_per_trial,
+    )
+    return describe_placement(placed, use_gpu=resources.use_gpu)
 
 
 def plan_trials(spec: JobSpec) -> tuple[TrialSpec, ...]:

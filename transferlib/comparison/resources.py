@@ -6,15 +6,19 @@ The rules (docs: the same as in the error texts):
 * One CPU is kept for Ray Data; trials share the rest. Workers that took all of them would wait for ever for images.
 * Where one trial's workers would take all CPUs, they ask `(ray_cpus - 1) / workers` each.
 * Threads are set apart from what is asked of Ray: the CPUs are shared out over the workers that run side by side.
+* A worker lies on one node, so on a cluster no worker asks for more than a node has, and trials that no node has room
+  for do not count. The workers of a trial may lie on several nodes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from transferlib.comparison.machine import Machine
+from transferlib.comparison.machine import Machine, Node
+from transferlib.comparison.placement import count_slots
 from transferlib.errors import PlanError
 from transferlib.spec import ResourcesSpec
 
@@ -72,8 +76,11 @@ def derive_resources(wanted: ResourcesSpec, machine: Machine, num_trials: int) -
     if gpus:
         concurrency = min(num_trials, gpus // workers)
         cpus_per_worker = _share(ray_cpus - DATA_CPUS, concurrency * workers, 1)
+        for node in machine.nodes:
+            if node.gpus:
+                cpus_per_worker = min(cpus_per_worker, _share(node.cpus, node.gpus, 1))
     else:
-        cpus_per_worker, concurrency = _share_cpus(ray_cpus, workers)
+        cpus_per_worker, concurrency = _share_cpus(ray_cpus, workers, machine.nodes)
         concurrency = min(num_trials, concurrency)
     threads = min(MAX_THREADS, max(1, cpus // (concurrency * workers)))
     return Resources(
@@ -87,13 +94,17 @@ def derive_resources(wanted: ResourcesSpec, machine: Machine, num_trials: int) -
     )
 
 
-def _share_cpus(ray_cpus: int, workers: int) -> tuple[float, int]:
+def _share_cpus(ray_cpus: int, workers: int, nodes: Sequence[Node]) -> tuple[float, int]:
     """Return CPUs a worker and trials side by side, when training on CPU."""
     free = ray_cpus - DATA_CPUS
     if workers > free:
         return _share(free, workers, 1), 1
+    nodes = nodes or (Node("", ray_cpus, 0),)
     cpus_per_worker = min(MAX_CPUS_PER_WORKER, max(1, free // (4 * workers)))
-    return float(cpus_per_worker), free // (cpus_per_worker * workers)
+    while cpus_per_worker > 1 and count_slots(nodes, cpus_per_worker, use_gpu=False) < workers:
+        cpus_per_worker -= 1
+    slots = count_slots(nodes, cpus_per_worker, use_gpu=False)
+    return float(cpus_per_worker), min(free // cpus_per_worker, slots) // workers
 
 
 def _share(cpus: int, workers: int, most: int) -> float:
@@ -105,12 +116,13 @@ def _beyond_machine(wanted: ResourcesSpec, machine: Machine) -> list[str]:
     problems = []
     if wanted.cpus is not None and wanted.cpus > machine.cpus:
         problems.append(
-            f"--cpus {wanted.cpus}: this machine has {machine.cpus} usable (affinity, cgroup and SLURM counted in). "
+            f"--cpus {wanted.cpus}: {machine.name} has {machine.cpus} {_how_counted(machine)}. "
             f"Use --cpus {machine.cpus} or leave it out."
         )
     if wanted.gpus is not None and wanted.gpus > machine.gpus:
-        use = f"Use --gpus {machine.gpus}, or leave it out" if machine.gpus else "Leave it out to train on CPU"
-        problems.append(f"--gpus {wanted.gpus}: this machine has {machine.gpus}. {use}.")
+        use = f"Use --gpus {machine.gpus}" if machine.gpus else "Leave it out to train on CPU"
+        add = ", or add workers (cluster/README.md)" if machine.nodes else ", or leave it out" if machine.gpus else ""
+        problems.append(f"--gpus {wanted.gpus}: {machine.name} has {machine.gpus}. {use}{add}.")
     gpus = min(machine.gpus, machine.gpus if wanted.gpus is None else wanted.gpus)
     if gpus and (wanted.gpus_per_trial or 1) > gpus:
         problems.append(
@@ -120,13 +132,17 @@ def _beyond_machine(wanted: ResourcesSpec, machine: Machine) -> list[str]:
     return problems
 
 
+def _how_counted(machine: Machine) -> str:
+    return "over all nodes" if machine.nodes else "usable (affinity, cgroup and SLURM counted in)"
+
+
 def _contradictions(wanted: ResourcesSpec, machine: Machine) -> list[str]:
     gpus = min(machine.gpus, machine.gpus if wanted.gpus is None else wanted.gpus)
     ray_cpus = max(2, min(machine.cpus, wanted.cpus or machine.cpus))
     workers = wanted.workers_per_trial or 1
     problems = []
     if not gpus and wanted.gpus_per_trial:
-        why = "--gpus 0 says to train on CPU" if machine.gpus else "this machine has no GPU"
+        why = "--gpus 0 says to train on CPU" if machine.gpus else f"{machine.name} has no GPU"
         problems.append(f"--gpus-per-trial {wanted.gpus_per_trial}: {why}. Use --workers-per-trial for CPU training.")
     if gpus and wanted.workers_per_trial:
         problems.append(

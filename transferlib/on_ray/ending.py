@@ -28,7 +28,9 @@ def ended_by_its_own_error(run: RunFolder, trial: TrialSpec) -> Iterator[None]:
         if reason is None:
             raise
         logger.exception("The trial failed.")
-        write_atomic(run.trial(trial.trial_id).result, failed_result(trial, reason).to_json() + "\n")
+        write_atomic(
+            run.trial(trial.trial_id).result, failed_result(trial, reason, type(error).__name__).to_json() + "\n"
+        )
 
 
 def final_reason(error: Exception) -> str | None:
@@ -40,8 +42,14 @@ def final_reason(error: Exception) -> str | None:
     return None
 
 
-def failed_result(trial: TrialSpec, reason: str) -> TrialResult:
-    """Return the result of a trial that failed before it had anything to show."""
+def failed_result(trial: TrialSpec, reason: str, error: str) -> TrialResult:
+    """Return the result of a trial that failed before it had anything to show.
+
+    Args:
+        trial: Which.
+        reason: For people.
+        error: Name of the error's class.
+    """
     return TrialResult(
         trial_id=trial.trial_id,
         architecture=trial.architecture,
@@ -51,4 +59,5 @@ def failed_result(trial: TrialSpec, reason: str) -> TrialResult:
         lr=trial.lr,
         state="failed",
         reason=reason,
+        error=error,
     )

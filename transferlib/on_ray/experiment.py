@@ -6,10 +6,10 @@ What is done stands in the run folder, so a job that ends at any point goes on f
 from __future__ import annotations
 
 import json
-import os
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import ray
 
@@ -21,8 +21,9 @@ from transferlib.comparison.plan import Plan
 from transferlib.data.cache_dir import default_cache_dir
 from transferlib.errors import EXIT_SOME_FAILED, StoppedError, TransferlibError
 from transferlib.evaluation.predictions import merge_predictions
+from transferlib.on_ray.board import trial_board
 from transferlib.on_ray.prepare import draw_mosaic, prepare_data, settle, start_preparing_models
-from transferlib.on_ray.session import local_ray, object_store_bytes
+from transferlib.on_ray.session import cluster_ray, local_ray, object_store_bytes
 from transferlib.on_ray.tune import evaluate_trials, run_trials
 from transferlib.on_ray.watch import Watch
 from transferlib.records import FINISHED, TrialResult, TrialSpec
@@ -30,11 +31,12 @@ from transferlib.runs import RunFolder, write_atomic
 from transferlib.spec import JobSpec
 
 
-def run_job(run: RunFolder) -> int:
+def run_job(run: RunFolder, *, is_on_cluster: bool = False) -> int:
     """Run the job of a run folder, or what is left of it.
 
     Args:
         run: Holds `spec.yaml` and `plan.json`.
+        is_on_cluster: Use the cluster that started this process, instead of a Ray of the job's own.
 
     Returns:
         The exit code; `status.json` says the same, with the error's text where there is one.
@@ -42,7 +44,7 @@ def run_job(run: RunFolder) -> int:
     try:
         with run.locked():
             try:
-                code = _Job(run).run()
+                code = _Job(run, is_on_cluster=is_on_cluster).run()
             except TransferlibError as error:
                 code = error.exit_code
                 state = "stopped" if isinstance(error, StoppedError) else "failed"
@@ -63,8 +65,9 @@ def run_job(run: RunFolder) -> int:
 class _Job:
     """Hold what the phases of one job share."""
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder, *, is_on_cluster: bool) -> None:
         self._run = run
+        self._is_on_cluster = is_on_cluster
         self._spec = JobSpec.load(run.spec)
         self._plan = Plan.from_json(run.plan.read_text())
         self._recommended: str | None = None
@@ -74,16 +77,8 @@ class _Job:
         """Go through the phases; return the exit code."""
         run, plan = self._run, self._plan
         run.stop_flag.unlink(missing_ok=True)
-        self._phase("preparing", "starting Ray")
-        memory = detect_machine(run.path, default_cache_dir()).memory_bytes
-        with (
-            Watch(run, plan.trials) as watch,
-            local_ray(
-                cpus=plan.ray_cpus,
-                gpus=plan.gpus if plan.use_gpu else 0,
-                object_store=object_store_bytes(memory, plan.concurrency * plan.workers_per_trial),
-            ),
-        ):
+        self._phase("preparing", "joining the cluster" if self._is_on_cluster else "starting Ray")
+        with Watch(run, plan.trials) as watch, self._session(), trial_board(is_shown=self._is_on_cluster):
             watch.take_signals()
             self._prepare()
             self._train()
@@ -95,6 +90,17 @@ class _Job:
         code = EXIT_SOME_FAILED if failed else 0
         run.set_status("done", exit_code=code, message=_failures(failed), recommended=self._recommended)
         return code
+
+    def _session(self) -> AbstractContextManager[None]:
+        if self._is_on_cluster:
+            return cluster_ray()
+        run, plan = self._run, self._plan
+        memory = detect_machine(run.path, default_cache_dir()).memory_bytes
+        return local_ray(
+            cpus=plan.ray_cpus,
+            gpus=plan.gpus if plan.use_gpu else 0,
+            object_store=object_store_bytes(memory, plan.concurrency * plan.workers_per_trial),
+        )
 
     def _phase(self, state: str, message: str) -> None:
         """Enter a phase: `status.json` says so now, `log/timeline.jsonl` for later (where do the seconds go?)."""
@@ -216,13 +222,3 @@ def _failures(failed: Sequence[TrialResult]) -> str:
     reasons = "; ".join(f"{result.trial_id}: {result.reason}" for result in failed[:3])
     more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
     return f"{len(failed)} trials failed: {reasons}{more}."
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run the job of the run folder that `argv[1]` names; what `jobs/compare.py` calls."""
-    from pathlib import Path
-
-    if len(argv) != 2:
-        print(f"usage: {os.path.basename(argv[0])} RUN_FOLDER")
-        return 2
-    return run_job(RunFolder(Path(argv[1]).absolute()))

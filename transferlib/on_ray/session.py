@@ -1,6 +1,7 @@
-"""A Ray instance of our own: with a token of its own, in a private temporary folder, gone when the job is.
+"""The Ray that a job runs on: an instance of its own on this machine, or the cluster that started the job.
 
-Ray 2.60 binds some ports to every interface whatever it is told; the token is what keeps strangers out.
+Our own has a token of its own and a private temporary folder, and is gone when the job is. Ray 2.60 binds some ports to
+every interface whatever it is told; the token is what keeps strangers out.
 """
 
 from __future__ import annotations
@@ -99,6 +100,21 @@ def local_ray(*, cpus: int, gpus: int, object_store: int, dashboard: bool = Fals
             else:
                 os.environ[name] = value
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def cluster_ray() -> Iterator[None]:
+    """Use the cluster whose job supervisor started this process, for the length of a `with` block.
+
+    Where it is and its token stand in this process's environment, which the supervisor has set.
+    """
+    import ray
+
+    ray.init(logging_level=logging.WARNING, log_to_driver=True)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _free_port() -> int:

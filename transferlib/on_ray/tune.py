@@ -41,6 +41,7 @@ class OneWorkerTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Open a trial; after a kill, the same one again, which goes on from its last checkpoint."""
+        from transferlib.on_ray.board import shown_as
         from transferlib.on_ray.opening import logged_to, open_trial, trial_device
         from transferlib.training.trial import train_trial
         from transferlib.training.worker import LocalWorker
@@ -53,6 +54,7 @@ class OneWorkerTrial(tune.Trainable):
         self._trial = (run, trial)
         self._open = ExitStack()
         self._open.enter_context(logged_to(run.log / f"{trial.trial_id}.log"))
+        self._open.enter_context(shown_as(trial.trial_id))
         logger.info("%s in process %d", trial.trial_id, os.getpid())
         worker = LocalWorker(trial_device(load_plan(run.path)), stop_flag=run.stop_flag)
         with ended_by_its_own_error(run, trial):
@@ -91,11 +93,13 @@ class WorkerGroupTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train the trial to its end."""
+        from transferlib.on_ray.board import shown_as
         from transferlib.on_ray.train import train_in_worker_group
 
-        run = RunFolder(Path(self._config["run"]))
+        run, trial = RunFolder(Path(self._config["run"])), TrialSpec.from_json(self._config["trial"])
         if not run.stop_flag.exists():
-            train_in_worker_group(run, TrialSpec.from_json(self._config["trial"]))
+            with shown_as(trial.trial_id):
+                train_in_worker_group(run, trial)
         return {"done": True}
 
 

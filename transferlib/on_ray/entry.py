@@ -1,0 +1,98 @@
+"""Where a job begins: from the word on its command line to its run folder, here or on a cluster's head node."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from transferlib.errors import TransferlibError, UsageError
+from transferlib.runs import RUN_ID, STORAGE_VARIABLE, RunFolder
+
+COPY_BYTES = 1 << 16
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the job that `argv[1]` names; what `jobs/compare.py` calls.
+
+    Args:
+        argv: The script, and a run folder's path; on a cluster a run id, which is looked for in the storage that the
+            environment names.
+
+    Returns:
+        The exit code.
+    """
+    if len(argv) != 2:
+        print(f"usage: {os.path.basename(argv[0])} RUN_FOLDER")
+        return 2
+    from transferlib.on_ray.experiment import run_job
+
+    if STORAGE_VARIABLE not in os.environ:
+        return run_job(RunFolder(Path(argv[1]).absolute()))
+    try:
+        with cluster_run(argv[1], os.environ) as run, copied_output(run.job_log):
+            return run_job(run, is_on_cluster=True)
+    except TransferlibError as error:
+        print(error, flush=True)
+        return error.exit_code
+
+
+@contextmanager
+def cluster_run(run_id: str, environ: Mapping[str, str]) -> Iterator[RunFolder]:
+    """Hold the run folder of a job on a cluster for the length of a `with` block.
+
+    Args:
+        run_id: Of the run, nothing else: the word comes over a network.
+        environ: Names the storage.
+
+    Raises:
+        UsageError: It is no run id, or there is no such run in the storage.
+    """
+    if not RUN_ID.fullmatch(run_id):
+        raise UsageError(f"{run_id!r} is no run id; they look like 20261125-014503-compare-3fa9.")
+    storage = environ[STORAGE_VARIABLE]
+    run = RunFolder(Path(storage) / run_id)
+    if not run.spec.is_file():
+        raise UsageError(
+            f"Run {run_id} is not under {storage} on this node ({os.uname().nodename}). The storage must be a folder "
+            "that the head and all workers see (--storage DIR), or an object store (--storage s3://bucket/runs)."
+        )
+    run.log.mkdir(exist_ok=True)
+    yield run
+
+
+@contextmanager
+def copied_output(path: Path) -> Iterator[None]:
+    """Copy what this process and its children print to a file too: Ray's own log goes with the head.
+
+    Args:
+        path: Appended to.
+    """
+    read_end, write_end = os.pipe()
+    kept = [os.dup(1), os.dup(2)]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(write_end, 1)
+    os.dup2(write_end, 2)
+    os.close(write_end)
+    copier = threading.Thread(target=_copy, args=(read_end, kept[0], path), name="copy-output", daemon=True)
+    copier.start()
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, saved in zip((1, 2), kept, strict=True):
+            os.dup2(saved, number)
+        # A child that lives on keeps the pipe open: what it says later is not waited for.
+        copier.join(1.0)
+
+
+def _copy(read_end: int, out: int, path: Path) -> None:
+    with open(path, "ab", buffering=0) as log:
+        while data := os.read(read_end, COPY_BYTES):
+            os.write(out, data)
+            log.write(data)

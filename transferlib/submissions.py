@@ -1,0 +1,57 @@
+"""What a run folder keeps of a job that was sent to a cluster: `job.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from transferlib.errors import RunFolderError
+from transferlib.records import JsonRecord
+from transferlib.runs import RunFolder, write_atomic
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Submission(JsonRecord):
+    """Say where a run's job went, so that every later command finds it, whatever the cluster has forgotten."""
+
+    run: str
+    """Run id."""
+    address: str
+    """Of the cluster's Jobs API, e.g. "http://head:8265"; holds no secret."""
+    storage: str | None
+    """Where run folders lie for the cluster, a path or a URI; None: this very folder, on a disk that all nodes see."""
+    attempt: int
+    """1, and one more for each time the run was resumed."""
+    submitted_at: float
+    """Unix time."""
+    token_path: str | None = None
+    """File with the cluster's token, where it is not where Ray looks for it; never the token itself."""
+    schema: int = SCHEMA
+
+    @property
+    def submission_id(self) -> str:
+        """Return Ray's id of the job: the run's own, so that a repeated submit finds the job that the first started."""
+        return self.run if self.attempt == 1 else f"{self.run}-r{self.attempt}"
+
+    def save(self, run: RunFolder) -> None:
+        """Write it into the run folder."""
+        write_atomic(run.job, self.to_json() + "\n")
+
+    @classmethod
+    def load(cls, run: RunFolder) -> Submission | None:
+        """Read it from a run folder; None for a local run.
+
+        Raises:
+            RunFolderError: It is damaged, or of another schema.
+        """
+        try:
+            submission = cls.from_json(run.job.read_text())
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, TypeError) as error:
+            raise RunFolderError(f"{run.job} cannot be read: {error}. Bring it back, or start a new run.") from None
+        if submission.schema != SCHEMA:
+            raise RunFolderError(f"{run.job} has schema {submission.schema}; this version reads {SCHEMA}.")
+        return submission
