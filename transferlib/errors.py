@@ -5,6 +5,9 @@
     │   ├── SpecError                      an option, key or value
     │   ├── DataError                      the images, their labels or their splits
     │   ├── WeightsError                   the source weights
+    │   ├── StorageError                   an s3:// or gs:// place, or a folder on a shared disk
+    │   │   ├── ObjectNotFoundError
+    │   │   └── StorageUnreachableError       it may answer later
     │   └── PlanError                      more than the machine has
     ├── ClusterUnreachableError         3
     ├── TrialError                      1  one trial cannot go on; the others do
@@ -55,6 +58,18 @@ class DataError(UsageError):
 
 class WeightsError(UsageError):
     """Report source weights that cannot be had or do not match."""
+
+
+class StorageError(UsageError):
+    """Report a place for images, weights or runs that cannot be used, and what to set."""
+
+
+class ObjectNotFoundError(StorageError):
+    """Report an object or file that is not there."""
+
+
+class StorageUnreachableError(StorageError):
+    """Report a store that does not answer; asking again later may help."""
 
 
 class PlanError(UsageError):

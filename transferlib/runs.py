@@ -35,6 +35,8 @@ PARENT_VARIABLE = "TRANSFERLIB_PARENT_PID"
 """Environment variable that tells a job whose death ends it."""
 STORAGE_VARIABLE = "TRANSFERLIB_STORAGE"
 """Environment variable that tells a job on a cluster where run folders are: a folder that all nodes see, or a URI."""
+ENDED = ("done", "failed", "stopped")
+"""States of `status.json` after which a job changes nothing more."""
 RUN_ID = re.compile(r"\d{8}-\d{6}-(compare|train)-[0-9a-f]{4}")
 """A run's id is a folder's name and a word of a command line, so nothing else is taken for one."""
 

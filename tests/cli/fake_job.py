@@ -92,7 +92,6 @@ def choice():
 
 
 def play():
-    (RUN / "STOP").unlink(missing_ok=True)
     status("running", message="playing")
     with open(RUN / "log" / "messages.txt", "a") as file:
         file.write("60 images, nothing wrong with them.\n")

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import transferlib
 from transferlib.errors import TransferlibError
-from transferlib.runs import PARENT_VARIABLE, RunFolder
+from transferlib.runs import ENDED, PARENT_VARIABLE, RunFolder, read_json
 
-"""Names the viewer's process to the job, which stops cleanly when that is gone."""
 JOB_SCRIPT = "compare.py"
 LOG_TAIL_LINES = 20
 
@@ -37,28 +36,41 @@ class LocalJob:
     Args:
         run: Its folder, with spec and plan in it; gets `log/job.log`.
         script: What to run; None: the package's own.
+        is_bound: Whether it stops cleanly when this process is gone; else it goes on without it.
     """
 
-    def __init__(self, run: RunFolder, script: Path | None = None) -> None:
+    outlives_us = False
+
+    def __init__(self, run: RunFolder, script: Path | None = None, *, is_bound: bool = True) -> None:
         self._run = run
-        with open(self.log, "ab") as log:
+        self.news: list[str] = []
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        environment.pop(PARENT_VARIABLE, None)
+        if is_bound:
+            environment[PARENT_VARIABLE] = str(os.getpid())
+        with open(run.job_log, "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, str(script or job_script()), str(run.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, PARENT_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"},
+                env=environment,
             )
-
-    @property
-    def log(self) -> Path:
-        """Return the file that everything the job's processes print goes to."""
-        return self._run.log / "job.log"
+        if not is_bound:
+            self._process.returncode = 0  # not ours to wait for
 
     def poll(self) -> int | None:
-        """Return the exit code, negative for a signal; None while the job runs."""
-        return self._process.poll()
+        """Return the exit code, negative for a signal; None while the job runs.
+
+        A job that is over, and only waits for Prometheus to see how it ended, runs no more.
+        """
+        code = self._process.poll()
+        if code is None:
+            status = read_json(self._run.status) or {}
+            if status.get("state") in ENDED and not self._run.is_locked():
+                code = self._process.returncode = int(status.get("exit_code", 1))
+        return code
 
     def ask_to_stop(self) -> None:
         """Raise the run's stop flag: trials keep a checkpoint at their next step and end."""
@@ -70,20 +82,30 @@ class LocalJob:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
+    def leaving_lines(self) -> list[str]:
+        """Return what to say when this process leaves a job to itself that is not bound to it."""
+        run_id = self._run.run_id
+        return [
+            "The job goes on in the background.",
+            f"  submit logs -f {run_id}    to follow it",
+            f"  submit stop {run_id}       to stop it; checkpoints are kept",
+        ]
 
-def log_tail(path: Path, num_lines: int = LOG_TAIL_LINES) -> str:
+    def log_tail(self) -> str:
+        """Return the end of everything that the job's processes printed."""
+        return tail_text(self._run.job_log.read_text(errors="replace"), f"Log: {self._run.job_log}")
+
+
+def tail_text(log: str, where: str, num_lines: int = LOG_TAIL_LINES) -> str:
     """Return a log's last lines between rulers, and where the rest is.
 
     Args:
-        path: Of the log; need not exist.
+        log: The log.
+        where: Where it is found, a line.
         num_lines: Most lines.
     """
-    try:
-        lines = path.read_text(errors="replace").splitlines()[-num_lines:]
-    except FileNotFoundError:
-        lines = []
     ruler = "-" * 80
-    return "\n".join([ruler, *(lines or ["(nothing was printed)"]), ruler, f"Log: {path}"])
+    return "\n".join([ruler, *(log.splitlines()[-num_lines:] or ["(nothing was printed)"]), ruler, where])
 
 
 class StopSignals:

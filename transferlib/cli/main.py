@@ -12,9 +12,9 @@ import click
 from transferlib import __version__
 from transferlib.cli.options import job_options
 from transferlib.cli.sifting import PROBLEMS, JobCommand, JobGroup
+from transferlib.cli.verbs import COMMANDS, RUNS_HELP
 
 HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
-RUNS_HELP = "Folder that run folders are in. [default: output.runs_dir of submit.yaml, else runs]"
 HELP_WORDS = {"-h", "--help", "--version"}
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 usage, 3 cluster unreachable, 4 some trials failed, 5 stopped, 130 interrupted."
@@ -50,6 +50,13 @@ def job_command(verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
                 "are not run again.",
             ),
             click.option("--dry-run", is_flag=True, help="Print the resolved spec and the plan, and start nothing."),
+            click.option(
+                "-d",
+                "--detach",
+                is_flag=True,
+                help="Return when the job has been started; it goes on by itself (submit status, logs -f, wait, stop).",
+            ),
+            *cluster_options,
             spec_option,
         ):
             command = option(command)
@@ -63,6 +70,22 @@ spec_option = click.option(
     "spec_file",
     metavar="FILE",
     help="YAML or JSON file with options; flags go over it. [default: submit.yaml in the current folder, if there]",
+)
+
+
+cluster_options = (
+    click.option(
+        "--storage",
+        metavar="PLACE",
+        help="Where the cluster keeps runs: a folder that all its nodes see, or s3://... or gs://...; the folder here "
+        "then mirrors the small files. [default: --runs, which all nodes must see]",
+    ),
+    click.option(
+        "--address",
+        metavar="URL",
+        help="Run on the Ray cluster whose head answers at http://HEAD:8265. [default: $RAY_API_SERVER_ADDRESS, "
+        "$RAY_ADDRESS, what `submit cluster up` started, else this machine]",
+    ),
 )
 
 
@@ -89,16 +112,21 @@ def train(ctx: click.Context, /, **options: Any) -> int:
 @submit.command("plan", cls=JobCommand)
 @job_options("compare")
 @spec_option
+@cluster_options[0]
+@cluster_options[1]
 @click.pass_context
-def plan(ctx: click.Context, /, spec_file: str | None, **options: Any) -> int:
+def plan(ctx: click.Context, /, spec_file: str | None, address: str | None, storage: str | None, **options: Any) -> int:
     """Print what `compare` would do, and start nothing.
 
     Trials, how many run side by side, disk, memory, hours, and for each arm the parameters trained and the learning
     rate by stage.
     """
-    from transferlib.cli.launch import Request, preview
+    from transferlib.cli.launch import preview
+    from transferlib.cli.request import Request
 
-    return preview(Request("compare", _given(options), spec_file, problems=ctx.meta[PROBLEMS]))
+    return preview(
+        Request("compare", _given(options), spec_file, problems=ctx.meta[PROBLEMS], address=address, storage=storage)
+    )
 
 
 @submit.command("init")
@@ -164,6 +192,10 @@ def list_runs(runs: str | None, as_json: bool) -> int:
     return 0
 
 
+for command in COMMANDS:
+    submit.add_command(command)
+
+
 @submit.group("cache", cls=JobGroup)
 def cache() -> None:
     """Look at the cache of decoded images, or empty it."""
@@ -199,7 +231,8 @@ def cache_clear(cache_dir: str | None, yes: bool) -> int:
 
 
 def _start(verb: str, ctx: click.Context, options: dict[str, Any]) -> int:
-    from transferlib.cli.launch import Request, run_request
+    from transferlib.cli.launch import run_request
+    from transferlib.cli.request import Request
 
     return run_request(
         Request(
@@ -209,6 +242,9 @@ def _start(verb: str, ctx: click.Context, options: dict[str, Any]) -> int:
             resume=options.pop("resume"),
             resume_changed=options.pop("resume_changed"),
             as_json=options.pop("as_json"),
+            address=options.pop("address"),
+            storage=options.pop("storage"),
+            is_detached=options.pop("detach"),
             problems=ctx.meta[PROBLEMS],
             given=_given(options),
         )

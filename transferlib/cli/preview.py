@@ -13,7 +13,7 @@ from transferlib.cli import words
 from transferlib.cli.options import FLAGS, Flag
 from transferlib.comparison.cheaper import make_cheaper_plan
 from transferlib.comparison.fit import check_weights
-from transferlib.comparison.machine import Machine, detect_machine
+from transferlib.comparison.machine import Machine
 from transferlib.comparison.plan import LONG_JOB_S, Plan, make_plan
 from transferlib.data.cache_dir import default_cache_dir
 from transferlib.data.listing import Listing
@@ -26,16 +26,15 @@ LABEL_WIDTH = 14
 MAX_WIDTH = 100
 
 
-def look(spec: JobSpec) -> tuple[Listing, Machine]:
-    """List a job's images and read the machine; weights that are not there are told before anything else.
+def look(spec: JobSpec) -> Listing:
+    """List a job's images; weights that are not there are told before anything else.
 
     Raises:
         WeightsError: There are no such weights.
         DataError: The images cannot serve.
     """
     check_weights(spec)
-    cache = Path(spec.data.cache.dir) if spec.data.cache.dir else default_cache_dir()
-    return list_images(Path(spec.data.path)), detect_machine(Path(spec.output.runs_dir), cache)
+    return list_images(Path(spec.data.path))
 
 
 def plan_job(spec: JobSpec, listing: Listing, machine: Machine, *, is_exact: bool = False) -> Plan:
@@ -101,6 +100,8 @@ def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) ->
         f"of at most {spec.training.global_batch_size}",
     )
     yield _row("side by side", _side_by_side(plan))
+    if plan.placement:
+        yield _row("nodes", plan.placement)
     yield _row("disk", _disk(machine, plan))
     yield _row("memory", _memory(machine, plan))
     yield _row("time", f"about {words.duration(cost.seconds)} (rough; corrected once the first epochs are done)")

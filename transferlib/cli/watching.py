@@ -10,14 +10,42 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from transferlib.cli.executor import LocalJob, StopSignals, log_tail
+from transferlib.cli.executor import StopSignals
 from transferlib.cli.following import Follower, Snapshot
 from transferlib.errors import EXIT_INTERRUPTED, StoppedError
-from transferlib.runs import RunFolder
+from transferlib.runs import ENDED
 
 POLL_S = 0.2
-ENDED = ("done", "failed", "stopped")
 STOPPING = "Stopping: checkpoints are kept. Press Ctrl-C again to abort at once."
+
+
+class Job(Protocol):
+    """Be a job that runs somewhere."""
+
+    outlives_us: bool
+    """Whether Ctrl-C leaves it alone."""
+    news: list[str]
+    """Lines for the user about the job's whereabouts; whoever shows them takes them out."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal; None while the job runs."""
+        ...
+
+    def ask_to_stop(self) -> None:
+        """Ask it to stop cleanly."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
+
+    def leaving_lines(self) -> list[str]:
+        """Return what to say when this process leaves the job to itself."""
+        ...
+
+    def log_tail(self) -> str:
+        """Return the end of its log, for the user."""
+        ...
 
 
 class View(Protocol):
@@ -45,7 +73,7 @@ class Outcome:
     """Say how a job ended."""
 
     state: str
-    """done, failed, stopped, interrupted, aborted or died."""
+    """done, failed, stopped, interrupted, aborted, died, or left (where the job goes on without us)."""
     exit_code: int
     text: str
     """For the user: the error, or why there is none; empty where all is said."""
@@ -54,11 +82,10 @@ class Outcome:
     """Whether --resume makes sense; not where what was asked for is itself wrong."""
 
 
-def watch(run: RunFolder, job: LocalJob, follower: Follower, view: View, signals: StopSignals) -> Outcome:
-    """Show a job until it has ended.
+def watch(job: Job, follower: Follower, view: View, signals: StopSignals) -> Outcome:
+    """Show a job until it has ended, or until we are told to leave one that goes on without us.
 
     Args:
-        run: Its folder.
         job: Running.
         follower: Reads the folder.
         view: Shows it.
@@ -71,8 +98,12 @@ def watch(run: RunFolder, job: LocalJob, follower: Follower, view: View, signals
             snapshot = follower.take()
             with hang_up_is_no_error():
                 view.show(snapshot)
+                while job.news:
+                    view.say(job.news.pop(0))
             if code is not None:
                 break
+            if signals.is_stop_wanted and job.outlives_us:
+                return Outcome("left", EXIT_INTERRUPTED, "\n".join(job.leaving_lines()), snapshot, can_go_on=False)
             if signals.num_interrupts > 1:
                 job.kill()
                 return Outcome("aborted", EXIT_INTERRUPTED, "Aborted.", follower.take())
@@ -94,7 +125,7 @@ def hang_up_is_no_error() -> Iterator[None]:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
 
 
-def _outcome(job: LocalJob, code: int, snapshot: Snapshot, signals: StopSignals) -> Outcome:
+def _outcome(job: Job, code: int, snapshot: Snapshot, signals: StopSignals) -> Outcome:
     """Decide what to say and to return; a job that got done before the signal reached it is done."""
     state, error = snapshot.status.get("state", ""), snapshot.status.get("error", "")
     if state == "done":
@@ -107,8 +138,8 @@ def _outcome(job: LocalJob, code: int, snapshot: Snapshot, signals: StopSignals)
         return Outcome("stopped", StoppedError.exit_code, error, snapshot)
     if state in ENDED:
         is_crash = state == "failed" and bool(snapshot.status.get("traceback"))
-        text = f"{error}\n{log_tail(job.log)}" if is_crash else error
+        text = f"{error}\n{job.log_tail()}" if is_crash else error
         can_go_on = is_crash or state == "stopped"
         return Outcome(state, snapshot.status.get("exit_code", code or 1), text, snapshot, can_go_on)
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    return Outcome("died", 1, f"The job {how} without a result.\n{log_tail(job.log)}", snapshot)
+    return Outcome("died", 1, f"The job {how} without a result.\n{job.log_tail()}", snapshot)

@@ -26,6 +26,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def ago(seconds: float) -> str:
+    """Return how long ago something was: `just now`, `3 min ago`, `2 days ago`."""
+    if seconds < 5:
+        return "just now"
+    if seconds < 36 * 3600:
+        return f"{duration(seconds)} ago"
+    return f"{seconds / 86400:.0f} days ago"
+
+
 def clock(seconds: float) -> str:
     """Return seconds as `0:45`, `12:03` or `3:04:05`."""
     whole = int(max(0.0, seconds))

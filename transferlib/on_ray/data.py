@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from transferlib.data.decode import Limits
 from transferlib.data.facts import ImageFacts, inspect_file
 from transferlib.data.schedule import PHASES, Rows, StepShare
 from transferlib.on_ray.lanes import run_lanes
+from transferlib.on_ray.mirroring import fetch_manifest
 from transferlib.on_ray.pump import Pump
 
 MIB = 1 << 20
@@ -178,6 +180,7 @@ def render_block(index: pa.Table, renderer: Renderer) -> pa.Table:
     Returns:
         Columns row and pixels (lists of S x S x 3 uint8).
     """
+    fetch_manifest(Path(renderer.source.manifest))
     phases, epochs, rows = (index.column(name).to_numpy() for name in ("phase", "epoch", "row"))
     edges = np.flatnonzero((np.diff(phases) != 0) | (np.diff(epochs) != 0)) + 1
     runs = zip([0, *edges], [*edges, len(rows)], strict=True)

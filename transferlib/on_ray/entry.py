@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from transferlib.errors import TransferlibError, UsageError
+from transferlib.on_ray.mirroring import driver_mirror, node_folder
 from transferlib.runs import RUN_ID, STORAGE_VARIABLE, RunFolder
+from transferlib.storage.uris import is_uri
 
 COPY_BYTES = 1 << 16
 
@@ -54,14 +56,15 @@ def cluster_run(run_id: str, environ: Mapping[str, str]) -> Iterator[RunFolder]:
     if not RUN_ID.fullmatch(run_id):
         raise UsageError(f"{run_id!r} is no run id; they look like 20261125-014503-compare-3fa9.")
     storage = environ[STORAGE_VARIABLE]
-    run = RunFolder(Path(storage) / run_id)
-    if not run.spec.is_file():
-        raise UsageError(
-            f"Run {run_id} is not under {storage} on this node ({os.uname().nodename}). The storage must be a folder "
-            "that the head and all workers see (--storage DIR), or an object store (--storage s3://bucket/runs)."
-        )
-    run.log.mkdir(exist_ok=True)
-    yield run
+    run = node_folder(run_id) if is_uri(storage) else RunFolder(Path(storage) / run_id)
+    with driver_mirror(run):
+        if not run.spec.is_file():
+            raise UsageError(
+                f"Run {run_id} is not under {storage} on this node ({os.uname().nodename}). The storage must be a "
+                "folder that the head and all workers see (--storage DIR), or an object store (--storage s3://...)."
+            )
+        run.log.mkdir(exist_ok=True)
+        yield run
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import json
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 
 import ray
 
@@ -27,8 +27,9 @@ from transferlib.on_ray.session import cluster_ray, local_ray, object_store_byte
 from transferlib.on_ray.tune import evaluate_trials, run_trials
 from transferlib.on_ray.watch import Watch
 from transferlib.records import FINISHED, TrialResult, TrialSpec
-from transferlib.runs import RunFolder, write_atomic
+from transferlib.runs import RunFolder, read_json, write_atomic
 from transferlib.spec import JobSpec
+from transferlib.telemetry.exporter import serve_metrics
 
 
 def run_job(run: RunFolder, *, is_on_cluster: bool = False) -> int:
@@ -41,25 +42,33 @@ def run_job(run: RunFolder, *, is_on_cluster: bool = False) -> int:
     Returns:
         The exit code; `status.json` says the same, with the error's text where there is one.
     """
+    # The lock goes before the metrics do: a job that waits for its last scrape holds nobody up.
+    with ExitStack() as metrics:
+        try:
+            with run.locked():
+                return _run_and_record(run, metrics, is_on_cluster=is_on_cluster)
+        except TransferlibError as error:  # the lock is another's: its status is not ours to write
+            print(error, flush=True)
+            return error.exit_code
+
+
+def _run_and_record(run: RunFolder, metrics: ExitStack, *, is_on_cluster: bool) -> int:
+    """Run the job; whatever ends it, `status.json` says so."""
     try:
-        with run.locked():
-            try:
-                code = _Job(run, is_on_cluster=is_on_cluster).run()
-            except TransferlibError as error:
-                code = error.exit_code
-                state = "stopped" if isinstance(error, StoppedError) else "failed"
-                run.set_status(state, exit_code=code, error=str(error))
-            except SystemExit:  # SIGTERM while `ray.init` has its own handler there
-                code = StoppedError.exit_code
-                run.set_status("stopped", exit_code=code, error="Stopped while Ray was starting.")
-            except Exception as error:
-                traceback.print_exc()
-                run.set_status("failed", exit_code=1, error=f"{type(error).__name__}: {error}", traceback=True)
-                code = 1
-    except TransferlibError as error:  # the lock is another's: its status is not ours to write
-        print(error, flush=True)
-        code = error.exit_code
-    return code
+        job = _Job(run, is_on_cluster=is_on_cluster)
+        metrics.enter_context(serve_metrics(run, job.plan))
+        return job.run()
+    except TransferlibError as error:
+        state = "stopped" if isinstance(error, StoppedError) else "failed"
+        run.set_status(state, exit_code=error.exit_code, error=str(error))
+        return error.exit_code
+    except SystemExit:  # SIGTERM while `ray.init` has its own handler there
+        run.set_status("stopped", exit_code=StoppedError.exit_code, error="Stopped while Ray was starting.")
+        return StoppedError.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        run.set_status("failed", exit_code=1, error=f"{type(error).__name__}: {error}", traceback=True)
+        return 1
 
 
 class _Job:
@@ -69,14 +78,16 @@ class _Job:
         self._run = run
         self._is_on_cluster = is_on_cluster
         self._spec = JobSpec.load(run.spec)
-        self._plan = Plan.from_json(run.plan.read_text())
+        self.plan = Plan.from_json(run.plan.read_text())
         self._recommended: str | None = None
         self._shown_at = time.monotonic()
 
     def run(self) -> int:
         """Go through the phases; return the exit code."""
-        run, plan = self._run, self._plan
-        run.stop_flag.unlink(missing_ok=True)
+        run, plan = self._run, self.plan
+        if (read_json(run.status) or {}).get("state") != "preparing":
+            run.stop_flag.unlink(missing_ok=True)  # of the job before; one of this job's own, however early, holds
+        self._refuse_to_go_on_if_stopped()
         self._phase("preparing", "joining the cluster" if self._is_on_cluster else "starting Ray")
         with Watch(run, plan.trials) as watch, self._session(), trial_board(is_shown=self._is_on_cluster):
             watch.take_signals()
@@ -94,7 +105,7 @@ class _Job:
     def _session(self) -> AbstractContextManager[None]:
         if self._is_on_cluster:
             return cluster_ray()
-        run, plan = self._run, self._plan
+        run, plan = self._run, self.plan
         memory = detect_machine(run.path, default_cache_dir()).memory_bytes
         return local_ray(
             cpus=plan.ray_cpus,
@@ -114,7 +125,7 @@ class _Job:
             file.write(line + "\n")
 
     def _prepare(self) -> None:
-        run, spec, plan = self._run, self._spec, self._plan
+        run, spec, plan = self._run, self._spec, self.plan
         models = start_preparing_models(spec, plan)
         self._phase("preparing", "reading the images")
         manifest = prepare_data(run, spec, plan, self.tell, self._show_reading)
@@ -146,7 +157,7 @@ class _Job:
         self._refuse_to_go_on_if_stopped()
 
     def _train(self) -> None:
-        run, plan = self._run, self._plan
+        run, plan = self._run, self.plan
         pending = [trial for trial in plan.trials if not self._is_finished(trial)]
         if len(pending) < len(plan.trials):
             self.tell(f"{len(plan.trials) - len(pending)} of {len(plan.trials)} trials are finished already.")
@@ -163,7 +174,7 @@ class _Job:
             )
 
     def _finish(self) -> None:
-        run, plan = self._run, self._plan
+        run, plan = self._run, self.plan
         results = self._results()
         if all(result.state == "failed" for result in results):
             write_report(run)
@@ -187,7 +198,7 @@ class _Job:
         return result is not None and result.state in FINISHED
 
     def _results(self) -> list[TrialResult]:
-        results = (self._run.trial(trial.trial_id).read_result() for trial in self._plan.trials)
+        results = (self._run.trial(trial.trial_id).read_result() for trial in self.plan.trials)
         return [result for result in results if result is not None]
 
     def _resume_command(self) -> str:
@@ -196,11 +207,11 @@ class _Job:
     def _refuse_to_go_on_if_stopped(self) -> None:
         if not self._run.stop_flag.exists():
             return
-        done = sum(self._is_finished(trial) for trial in self._plan.trials)
+        done = sum(self._is_finished(trial) for trial in self.plan.trials)
         if done:
             write_report(self._run)
         raise StoppedError(
-            f"Stopped with {done} of {len(self._plan.trials)} trials finished; checkpoints of the others are kept. "
+            f"Stopped with {done} of {len(self.plan.trials)} trials finished; checkpoints of the others are kept. "
             f"Go on with: {self._resume_command()}"
         )
 

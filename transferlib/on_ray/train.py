@@ -15,6 +15,7 @@ import ray.train.torch
 import torch
 
 from transferlib.on_ray.ending import ended_by_its_own_error
+from transferlib.on_ray.mirroring import trial_mirror
 from transferlib.on_ray.opening import logged_to, open_trial
 from transferlib.on_ray.settled import load_plan
 from transferlib.records import EpochRecord, TrialSpec
@@ -47,11 +48,14 @@ def _train_worker(config: dict[str, Any]) -> None:
     run, trial = RunFolder(Path(config["run"])), TrialSpec.from_json(config["trial"])
     worker = RayWorker(run.stop_flag)
     suffix = "" if worker.rank == 0 else f".rank{worker.rank}"
-    with logged_to(run.log / f"{trial.trial_id}{suffix}.log"):
+    with (
+        trial_mirror(run, trial.trial_id, is_writer=worker.rank == 0),
+        logged_to(run.log / f"{trial.trial_id}{suffix}.log"),
+        ended_by_its_own_error(run, trial),
+    ):
         logger.info("%s, rank %d of %d, in process %d", trial.trial_id, worker.rank, worker.world_size, os.getpid())
-        with ended_by_its_own_error(run, trial):
-            for _ in train_trial(open_trial(run, trial), worker):
-                pass
+        for _ in train_trial(open_trial(run, trial), worker):
+            pass
 
 
 def train_in_worker_group(run: RunFolder, trial: TrialSpec) -> None:

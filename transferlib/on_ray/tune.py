@@ -21,6 +21,7 @@ from ray.exceptions import RayTaskError
 
 from transferlib.comparison.plan import Plan
 from transferlib.on_ray.ending import ended_by_its_own_error
+from transferlib.on_ray.mirroring import trial_mirror
 from transferlib.on_ray.pruning import DropLosers
 from transferlib.on_ray.settled import load_plan, load_spec
 from transferlib.on_ray.tasks import own_error, worker_task
@@ -53,6 +54,7 @@ class OneWorkerTrial(tune.Trainable):
             return
         self._trial = (run, trial)
         self._open = ExitStack()
+        self._open.enter_context(trial_mirror(run, trial.trial_id))
         self._open.enter_context(logged_to(run.log / f"{trial.trial_id}.log"))
         self._open.enter_context(shown_as(trial.trial_id))
         logger.info("%s in process %d", trial.trial_id, os.getpid())
@@ -72,7 +74,10 @@ class OneWorkerTrial(tune.Trainable):
         record = None
         with ended_by_its_own_error(*self._trial):
             record = next(self._records, None)
-        return {"done": True} if record is None else {**asdict(record), "done": False}
+        if record is None:
+            self._close()
+            return {"done": True}
+        return {**asdict(record), "done": False}
 
     def cleanup(self) -> None:
         """Close what the last trial left open."""
@@ -202,5 +207,5 @@ def _evaluate(run_path: str, trial_json: str) -> None:
     from transferlib.training.worker import LocalWorker
 
     run, trial = RunFolder(Path(run_path)), TrialSpec.from_json(trial_json)
-    with logged_to(run.log / f"{trial.trial_id}.log"):
+    with trial_mirror(run, trial.trial_id), logged_to(run.log / f"{trial.trial_id}.log"):
         evaluate_chosen(open_trial(run, trial), LocalWorker(trial_device(load_plan(run.path))), split="test")

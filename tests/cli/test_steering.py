@@ -1,0 +1,130 @@
+"""status, logs, wait, stop and result of runs on this machine, with a job that only plays."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Answer
+from transferlib.runs import RunFolder, read_json
+
+SMALL = ("compare", "--data", "photos", "--arch", "resnet18", "--seeds", "1", "--lr-candidates", "1", "--epochs", "2")
+Call = Callable[..., Answer]
+
+
+def detach(call: Call, job: str) -> RunFolder:
+    """Start a job that goes on by itself, and return its run."""
+    answer = call(*SMALL, "--detach", job=job)
+    assert answer.code == 0, answer.err
+    return RunFolder(Path("runs").absolute() / answer.out.strip())
+
+
+def test_detach_prints_the_id_and_how_to_follow_and_stop(call: Call) -> None:
+    answer = call(*SMALL, "-d", job="endless")
+    run_id = answer.out.strip()
+    assert answer.code == 0
+    assert f"submit logs -f {run_id}" in answer.err
+    assert f"submit stop {run_id}" in answer.err
+    assert call("stop", "@last", "--wait").code == 0
+
+
+def test_a_detached_job_says_so_as_json(call: Call) -> None:
+    answer = call(*SMALL, "-d", "--json", job="done")
+    said = json.loads(answer.out)
+    assert (said["state"], said["exit_code"]) == ("preparing", None)
+    assert call("wait", said["id"]).code == 0
+
+
+def test_a_stopped_job_is_not_exit_0(call: Call) -> None:
+    run = detach(call, "endless")
+    running = json.loads(call("status", run.run_id, "--json").out)
+    assert running["exit_code"] is None
+    stopped = call("stop", run.run_id[:17], "--wait", "--json")
+    assert stopped.code == 0
+    assert json.loads(stopped.out)["state"] == "stopped"
+    assert call("wait", "@last").code == 5
+    status = call("status", "@last")
+    assert status.code == 0
+    assert f"submit compare --resume {run.run_id}" in status.out
+
+
+def test_stopping_what_has_ended_is_told(call: Call) -> None:
+    run = detach(call, "done")
+    assert call("wait", run.run_id).code == 0
+    answer = call("stop", run.run_id)
+    assert answer.code == 2
+    assert f"Run {run.run_id} is not running: it is done." in answer.err
+
+
+def test_wait_gives_up_with_124(call: Call) -> None:
+    run = detach(call, "endless")
+    begun = time.monotonic()
+    answer = call("wait", run.run_id, "--timeout", "0.2", "--json")
+    assert answer.code == 124
+    assert time.monotonic() - begun < 10
+    assert json.loads(answer.out)["exit_code"] is None
+    call("stop", run.run_id, "--wait")
+
+
+def test_wait_and_result_give_the_jobs_own_code(call: Call) -> None:
+    run = detach(call, "failing")
+    assert call("wait", run.run_id).code == 4
+    answer = call("result", run.run_id, "--json")
+    assert answer.code == 4
+    said = json.loads(answer.out)
+    assert said["leaderboard"]["verdict"] == "A wins."
+    assert said["trials"] == {"done": 2, "failed": 1}
+    assert "A wins." in call("result", run.run_id).out
+
+
+def test_result_of_a_running_job_says_what_to_do(call: Call) -> None:
+    run = detach(call, "endless")
+    answer = call("result", run.run_id)
+    assert answer.code == 2
+    assert f"submit wait {run.run_id}" in answer.err
+    call("stop", run.run_id, "--wait")
+
+
+def test_logs_follow_to_the_end_and_exit_with_the_jobs_code(call: Call) -> None:
+    run = detach(call, "failing")
+    answer = call("logs", "-f", run.run_id)
+    assert answer.code == 4
+    assert answer.out.count("a line that only the log shows") == 1
+    assert "a line that only the log shows" in call("logs", run.run_id).out
+
+
+def test_no_log_name_leads_out_of_the_run_folder(call: Call) -> None:
+    run = detach(call, "done")
+    call("wait", run.run_id)
+    (run.path.parent / "secret.log").write_text("secret")
+    answer = call("logs", run.run_id, "--trial", "../../secret")
+    assert answer.code == 2
+    assert "Unknown trial" in answer.err
+    assert "secret" not in answer.out
+
+
+def test_a_killed_job_is_lost_not_running(call: Call, start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    run = detach(call, "dying")
+    status = read_json(run.status)
+    run.status.write_text(json.dumps({**status, "updated_at": time.time() - 3600}))
+    said = json.loads(call("status", run.run_id, "--json").out)
+    assert (said["state"], said["exit_code"], said["ray"]) == ("lost", 1, None)
+    assert call("wait", run.run_id).code == 1
+
+
+@pytest.mark.parametrize("verb", ["status", "logs", "wait", "stop", "result"])
+def test_each_verb_names_the_newest_runs_when_one_is_not_found(call: Call, verb: str) -> None:
+    run = detach(call, "done")
+    call("wait", run.run_id)
+    answer = call(verb, "20200101")
+    assert answer.code == 2
+    assert run.run_id in answer.err
+
+
+def test_storage_without_a_cluster_is_refused(call: Call) -> None:
+    answer = call(*SMALL, "--storage", "s3://bucket/runs")
+    assert answer.code == 2
+    assert "--address" in answer.err

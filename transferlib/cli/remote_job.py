@@ -1,0 +1,118 @@
+"""A job on a cluster, as the command line sees it: through its run folder, with Ray's word beside it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from transferlib.cli.executor import tail_text
+from transferlib.cli.run_state import mirror_of, stop_job
+from transferlib.errors import ClusterUnreachableError, TransferlibError
+from transferlib.runs import ENDED, RunFolder, read_json
+from transferlib.submissions import Submission
+
+if TYPE_CHECKING:
+    from transferlib.on_ray.jobs import JobsClient, JobState
+
+ASK_RAY_EVERY_S = 2.0
+REFRESH_EVERY_S = 1.0
+SETTLE_S = 10.0
+"""Ray may say that a job has ended before what the job wrote last is seen here."""
+
+
+class RemoteJob:
+    """One job on a cluster; goes on without this process.
+
+    Args:
+        run: Its folder here.
+        submission: Where it went.
+        client: Of that cluster.
+    """
+
+    outlives_us = True
+
+    def __init__(self, run: RunFolder, submission: Submission, client: JobsClient) -> None:
+        self._run = run
+        self._submission = submission
+        self._client = client
+        self._mirror = mirror_of(run, submission)
+        self._refreshed_at = self._asked_at = float("-inf")
+        self._ended_at: float | None = None
+        self._state: JobState | None = None
+        self._is_unreachable = False
+        self.news: list[str] = []
+        """Lines for the user that came up while looking; whoever shows them takes them out."""
+
+    def poll(self) -> int | None:
+        """Return the job's exit code; None while it runs, also while the cluster does not answer."""
+        self._refresh()
+        status = read_json(self._run.status) or {}
+        if status.get("state") in ENDED and status.get("updated_at", 0.0) >= self._submission.submitted_at:
+            return int(status.get("exit_code", 1))
+        state = self._ask()
+        if self._is_unreachable or (state is not None and state.status in ("PENDING", "RUNNING")):
+            self._ended_at = None
+            return None
+        now = time.monotonic()
+        self._ended_at = self._ended_at or now
+        if now - self._ended_at < SETTLE_S:
+            return None
+        return 1 if state is None else state.exit_code or 1
+
+    def ask_to_stop(self) -> None:
+        """Ask the job to stop; see `stop_job`."""
+        stop_job(self._run, self._submission, self._client)
+
+    def kill(self) -> None:
+        """Do nothing: what runs on a cluster is ended by `submit stop`."""
+
+    def leaving_lines(self) -> list[str]:
+        """Return what to say when this process leaves the job to itself."""
+        run_id = self._run.run_id
+        return [
+            f"The job goes on at {self._submission.address}.",
+            f"  submit logs -f {run_id}    to follow it again",
+            f"  submit stop {run_id}       to stop it; checkpoints are kept",
+        ]
+
+    def log_tail(self) -> str:
+        """Return the end of the job's log: its own, or else Ray's, which has what went wrong before it began."""
+        if self._run.job_log.exists():
+            return tail_text(self._run.job_log.read_text(errors="replace"), f"Log: submit logs {self._run.run_id}")
+        try:
+            text = self._client.logs(self._submission.submission_id)
+        except TransferlibError as error:
+            text = f"(no log: {error})"
+        message = self._state.message if self._state is not None else "The cluster knows nothing of this job."
+        return tail_text(f"{text.rstrip()}\n{message}".strip(), f"Ray's log of job {self._submission.submission_id}")
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if self._mirror is None or now - self._refreshed_at < REFRESH_EVERY_S:
+            return
+        self._refreshed_at = now
+        try:
+            self._mirror.pull()
+        except TransferlibError as error:
+            self._say_once(f"The storage does not answer; what is shown may be old. {error}")
+
+    def _ask(self) -> JobState | None:
+        now = time.monotonic()
+        if now - self._asked_at < ASK_RAY_EVERY_S:
+            return self._state
+        self._asked_at = now
+        try:
+            self._state = self._client.find(self._submission.submission_id)
+        except ClusterUnreachableError as error:
+            if not self._is_unreachable:
+                self.news.append(f"{error}\nThe job may go on all the same; asking again every {ASK_RAY_EVERY_S:g} s.")
+            self._is_unreachable = True
+            return None
+        if self._is_unreachable:
+            self.news.append("The cluster answers again.")
+        self._is_unreachable = False
+        return self._state
+
+    def _say_once(self, text: str) -> None:
+        if text not in self.news:
+            self.news.append(text)

@@ -1,0 +1,102 @@
+"""`--resume RUN`: go on with a run by its own spec and plan, where it was or on another cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from transferlib.cli.attending import follow_job, print_result, say, start_job, target_of
+from transferlib.cli.outcome import shown
+from transferlib.cli.request import Request
+from transferlib.cli.resolve import find_runs_dir
+from transferlib.cli.run_state import refresh
+from transferlib.cli.words import count
+from transferlib.comparison.machine import Machine
+from transferlib.comparison.placement import count_slots
+from transferlib.comparison.plan import Plan
+from transferlib.errors import PlanError, RunFolderError, UsageError
+from transferlib.runs import RunFolder, read_json
+from transferlib.spec import JobSpec
+from transferlib.submissions import Submission
+
+
+def resume_run(request: Request) -> int:
+    """Go on with a run by its own spec and plan."""
+    extra = [f"--{name.replace('_', '-')}" for name in request.given if name != "runs"]
+    extra += ["--spec"] if request.spec_file else []
+    extra += ["--dry-run"] if request.is_dry_run else []
+    problems = list(request.problems)
+    if extra:
+        problems.append(
+            f"--resume goes on with the run's own spec, so it takes no {', '.join(extra)}. "
+            "Leave them out, or start a new run."
+        )
+    if problems:
+        from transferlib.errors import SpecError
+
+        raise SpecError(problems)
+    assert request.resume is not None
+    run = RunFolder.find(find_runs_dir(request.given.get("runs"), Path.cwd()), request.resume)
+    submission = refresh(run)
+    plan = _saved_plan(run)
+    spec = JobSpec.load(run.spec)
+    if spec.verb != request.verb:
+        raise UsageError(f"{run.run_id} is a run of submit {spec.verb}. Use: submit {spec.verb} --resume {run.run_id}")
+    status = read_json(run.status) or {}
+    if status.get("state") == "done":
+        say(f"Run {run.run_id} is done already.")
+        print_result(request, run, plan, status.get("exit_code", 0))
+        return int(status.get("exit_code", 0))
+    target = target_of(_as_before(request, submission))
+    job = target.find_running(run)
+    if job is not None:
+        say(f"Run {run.run_id} is still running there.")
+        return follow_job(request, run, plan, job, is_new=False)
+    _check_machine(run, plan, target.look(spec))
+    _make_ready(run, has_changed=request.resume_changed)
+    say(f"Going on with run {run.run_id}\n{shown(run.path)}")
+    return start_job(request, target, run, plan, is_new=False)
+
+
+def _as_before(request: Request, submission: Submission | None) -> Request:
+    """Return a request that goes, where it does not say where to, to where the run was."""
+    if submission is None:
+        return request
+    storage = request.storage or submission.storage
+    return replace(request, address=request.address or submission.address, storage=storage)
+
+
+def _make_ready(run: RunFolder, *, has_changed: bool) -> None:
+    """Put a run that is to go on into the state that its job finds it in."""
+    try:
+        with run.locked():
+            run.stop_flag.unlink(missing_ok=True)
+            if has_changed:
+                run.resume_changed_flag.touch()
+            run.set_status("preparing", message="going on")
+    except OSError as error:
+        raise RunFolderError(f"{run.path} cannot be written ({error.strerror}), so it cannot go on.") from None
+
+
+def _check_machine(run: RunFolder, plan: Plan, machine: Machine) -> None:
+    """Refuse to go on where the plan's workers have no room; on one machine, fewer CPUs only take longer."""
+    if plan.use_gpu and machine.gpus < plan.gpus:
+        raise PlanError(
+            f"{run.run_id} was planned for {count(plan.gpus, 'GPU')}: {machine.name} has {machine.gpus}. "
+            "Go on with it where it began, or start a new run."
+        )
+    needed = plan.workers_per_trial * plan.concurrency
+    slots = count_slots(machine.nodes, plan.cpus_per_worker, use_gpu=plan.use_gpu)
+    if machine.nodes and (slots < needed or machine.cpus < plan.ray_cpus):
+        raise PlanError(
+            f"{run.run_id} was planned for {count(needed, 'worker')} of {plan.cpus_per_worker:g} CPU side by side and "
+            f"{plan.ray_cpus} CPUs in all: {machine.name} has room for {slots}, and {machine.cpus} CPUs. "
+            "Go on with it where it began, or start a new run."
+        )
+
+
+def _saved_plan(run: RunFolder) -> Plan:
+    try:
+        return Plan.from_json(run.plan.read_text())
+    except FileNotFoundError:
+        raise RunFolderError(f"{run.path} has no plan.json: it was never started. Start a new run.") from None

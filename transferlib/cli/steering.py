@@ -1,0 +1,229 @@
+"""Look at, follow and wait for a run, wherever its job is: answered from its folder, with Ray's word beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transferlib.cli.following import Follower, LineReader, Snapshot
+from transferlib.cli.outcome import result_lines, shown
+from transferlib.cli.resolve import find_runs_dir
+from transferlib.cli.run_state import RunState, look_at
+from transferlib.cli.words import ago, count, duration, listed
+from transferlib.comparison.plan import Plan
+from transferlib.errors import RunFolderError, TransferlibError, unknown_name
+from transferlib.runs import RunFolder, read_json
+from transferlib.submissions import Submission
+
+EXIT_TIMEOUT = 124
+"""As `timeout` of coreutils has it."""
+POLL_S = 1.0
+LABEL_WIDTH = 10
+
+
+def find_run(name: str, runs: str | None) -> RunFolder:
+    """Return the run that a word names, in the folder of runs that is meant.
+
+    Args:
+        name: An id, the start of one, @last, or a run folder's path.
+        runs: Of `--runs`.
+
+    Raises:
+        RunFolderError: None or several match.
+    """
+    return RunFolder.find(find_runs_dir(runs, Path.cwd()), name)
+
+
+def state_json(run: RunFolder, state: RunState) -> dict[str, Any]:
+    """Return how a run stands as the object that each `--json` prints.
+
+    Args:
+        run: Its folder, up to date.
+        state: How it stands.
+    """
+    submission = Submission.load(run)
+    job = None
+    if submission is not None:
+        job = {
+            "address": submission.address,
+            "submission_id": submission.submission_id,
+            "attempt": submission.attempt,
+            "storage": submission.storage,
+            "status": state.ray,
+        }
+    trials = {}
+    if (snapshot := _snapshot(run)) is not None:
+        names = ("pending", "running", "done", "failed", "stopped")
+        trials = {name: number for name in names if (number := snapshot.count(name))}
+    return {
+        "id": run.run_id,
+        "state": state.state,
+        "exit_code": state.exit_code,
+        "message": state.message,
+        "updated_at": state.updated_at,
+        "trials": trials,
+        "ray": job,
+        "path": str(run.path),
+    }
+
+
+def status_lines(run: RunFolder, state: RunState) -> Iterator[str]:
+    """Yield how a run stands, a line a matter.
+
+    Args:
+        run: Its folder, up to date.
+        state: How it stands.
+    """
+    code = "" if state.exit_code is None else f", exit code {state.exit_code}"
+    yield f"{run.run_id}: {state.state}{code}, {ago(time.time() - state.updated_at)}"
+    if state.message:
+        yield from _row("doing" if not state.is_over else "because", state.message)
+    snapshot = _snapshot(run)
+    if snapshot is not None:
+        yield from _row("trials", _trials_text(snapshot))
+        best = max(snapshot.rows, key=lambda row: row.best or 0.0)
+        if best.best is not None:
+            yield from _row("best", f"{best.trial.trial_id} {best.best:.3f} on validation")
+    submission = Submission.load(run)
+    if submission is not None:
+        yield from _row("job", f"{submission.submission_id} at {submission.address}, {ray_words(state.ray)}")
+        if submission.storage is not None:
+            yield from _row("storage", f"{submission.storage.rstrip('/')}/{run.run_id}")
+    yield from _row("folder", shown(run.path))
+    if state.state in ("stopped", "failed", "lost"):
+        yield from _row("go on", f"submit {_verb(run)} --resume {run.run_id}")
+
+
+def ray_words(status: str | None) -> str:
+    """Return Ray's status of a job in words."""
+    match status:
+        case None:
+            return "not asked"
+        case "unreachable":
+            return "which does not answer"
+        case "unknown":
+            return "which knows nothing of it (restarted, or another cluster)"
+        case _:
+            return f"{status.lower()} there"
+
+
+def follow_log(run: RunFolder, trial_id: str | None, *, follows: bool) -> int:
+    """Print a run's log to stdout, and what is added to it until the run ends.
+
+    Args:
+        run: Its folder.
+        trial_id: A trial's own log; None: the job's.
+        follows: Whether to go on until the job has ended.
+
+    Returns:
+        The job's exit code where it was followed to its end, else 0.
+    """
+    path = run.job_log if trial_id is None else _trial_log(run, trial_id)
+    reader = LineReader(path)
+    while True:
+        state = look_at(run)
+        lines = reader.read()
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+        if not follows or state.is_over:
+            break
+        time.sleep(POLL_S)
+    if not path.exists():
+        print(_no_log(run), file=sys.stderr)
+    return 0 if not follows or state.exit_code is None else state.exit_code
+
+
+def wait_for(run: RunFolder, timeout_s: float | None) -> RunState | None:
+    """Wait until a run's job has ended.
+
+    Args:
+        run: Its folder.
+        timeout_s: Longest wait; None: without end.
+
+    Returns:
+        How it ended; None: it had not when the time was up.
+    """
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        state = look_at(run)
+        if state.is_over:
+            return state
+        left = POLL_S if deadline is None else min(POLL_S, deadline - time.monotonic())
+        if left <= 0:
+            return None
+        time.sleep(left)
+
+
+def print_result(run: RunFolder, state: RunState, *, as_json: bool, width: int) -> None:
+    """Print the result of a run that has one.
+
+    Args:
+        run: Its folder, up to date.
+        state: How it ended.
+        as_json: As one object, with the leaderboard.
+        width: Of the terminal, characters.
+
+    Raises:
+        RunFolderError: It has none.
+    """
+    board = run.leaderboard("json")
+    if as_json:
+        print(json.dumps({**state_json(run, state), "leaderboard": read_json(board)}, indent=2))
+        return
+    if not board.exists():
+        what = f"is {state.state}" if state.is_over else f"is still {state.state}: submit wait {run.run_id}"
+        reason = f" ({state.message.rstrip('.')})" if state.is_over and state.message else ""
+        raise RunFolderError(f"Run {run.run_id} has no result yet; it {what}{reason}.")
+    for line in result_lines(run, Plan.from_json(run.plan.read_text()), width):
+        print(line)
+
+
+def _row(label: str, text: str) -> Iterator[str]:
+    for index, line in enumerate(text.splitlines()):
+        yield f"  {label if index == 0 else '':<{LABEL_WIDTH}}{line}"
+
+
+def _trials_text(snapshot: Snapshot) -> str:
+    words = {"done": "done", "failed": "failed", "running": "running", "stopped": "stopped", "pending": "waiting"}
+    counts = listed([f"{snapshot.count(state)} {word}" for state, word in words.items() if snapshot.count(state)])
+    is_known = snapshot.eta_s is not None and snapshot.status.get("state") == "running"
+    left = f"; about {duration(snapshot.eta_s or 0.0)} left" if is_known else ""
+    return f"{counts} of {count(len(snapshot.rows), 'trial')}{left}"
+
+
+def _snapshot(run: RunFolder) -> Snapshot | None:
+    with contextlib.suppress(FileNotFoundError, TransferlibError):
+        return Follower(run, Plan.from_json(run.plan.read_text())).take()
+    return None
+
+
+def _verb(run: RunFolder) -> str:
+    return run.run_id.split("-")[2] if run.run_id.count("-") == 3 else "compare"
+
+
+def _trial_log(run: RunFolder, trial_id: str) -> Path:
+    """Return the path of a trial's log; only of trials that the plan has, so that no name leads out of the folder."""
+    known = [trial.trial_id for trial in Plan.from_json(run.plan.read_text()).trials]
+    found = [name for name in known if name == trial_id or name.startswith(trial_id)]
+    if len(found) != 1 and trial_id not in known:
+        raise RunFolderError(unknown_name("trial", trial_id, known))
+    return run.log / f"{found[0] if trial_id not in known else trial_id}.log"
+
+
+def _no_log(run: RunFolder) -> str:
+    """Return what to say where the job wrote no log: Ray's own has what went wrong before it began."""
+    submission = Submission.load(run)
+    if submission is None:
+        return f"Nothing was logged yet by run {run.run_id}."
+    from transferlib.cli.run_state import client_for
+
+    try:
+        return client_for(submission).logs(submission.submission_id)
+    except TransferlibError as error:
+        return f"Nothing was logged yet by run {run.run_id}, and its cluster says: {error}"

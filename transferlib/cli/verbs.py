@@ -1,0 +1,135 @@
+"""The commands that look at a run and steer it, wherever its job is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+RUNS_HELP = "Folder that run folders are in. [default: output.runs_dir of submit.yaml, else runs]"
+RUN_WORDS = "RUN is an id, the start of one, @last, or a run folder's path."
+
+
+def run_command(command: Command) -> Command:
+    """Decorate a command with the run that it is about, and `--runs`."""
+    command = click.option("--runs", metavar="DIR", help=RUNS_HELP)(command)
+    return click.argument("run", metavar="RUN")(command)
+
+
+def json_option(text: str) -> Callable[[Command], Command]:
+    """Return the `--json` option."""
+    return click.option("--json", "as_json", is_flag=True, help=text)
+
+
+@click.command("status")
+@run_command
+@json_option("Print one JSON object.")
+def status(run: str, runs: str | None, as_json: bool) -> int:
+    """Say how RUN stands.
+
+    Answered from its folder; of a job on a cluster, what Ray says of it stands beside it. RUN is an id, the start of
+    one, @last, or a run folder's path. The exit code is 0 whatever the job's state.
+    """
+    import json
+
+    from transferlib.cli.run_state import look_at
+    from transferlib.cli.steering import find_run, state_json, status_lines
+
+    folder = find_run(run, runs)
+    state = look_at(folder)
+    if as_json:
+        click.echo(json.dumps(state_json(folder, state), indent=2))
+    else:
+        click.echo("\n".join(status_lines(folder, state)))
+    return 0
+
+
+@click.command("logs")
+@run_command
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended; exit with its code.")
+@click.option("--trial", metavar="TRIAL", help="A trial's own log, by its name or the start of it.")
+def logs(run: str, runs: str | None, follow: bool, trial: str | None) -> int:
+    """Print what the job of RUN logged.
+
+    RUN is an id, the start of one, @last, or a run folder's path. Ctrl-C ends the following, not the job.
+    """
+    from transferlib.cli.steering import find_run, follow_log
+
+    return follow_log(find_run(run, runs), trial, follows=follow)
+
+
+@click.command("wait")
+@run_command
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after this long, with 124.")
+@json_option("Print one JSON object.")
+def wait(run: str, runs: str | None, timeout: float | None, as_json: bool) -> int:
+    """Wait until the job of RUN has ended, and exit with its code.
+
+    RUN is an id, the start of one, @last, or a run folder's path.
+    """
+    import json
+
+    from transferlib.cli.run_state import look_at
+    from transferlib.cli.steering import EXIT_TIMEOUT, find_run, state_json, status_lines, wait_for
+
+    folder = find_run(run, runs)
+    ended = wait_for(folder, timeout)
+    state = ended or look_at(folder)
+    if as_json:
+        click.echo(json.dumps(state_json(folder, state), indent=2))
+    else:
+        click.echo("\n".join(status_lines(folder, state)))
+    if ended is None:
+        return EXIT_TIMEOUT
+    return 1 if state.exit_code is None else state.exit_code
+
+
+@click.command("stop")
+@run_command
+@click.option("--wait", "waits", is_flag=True, help="Return when it has stopped.")
+@json_option("Print one JSON object.")
+def stop(run: str, runs: str | None, waits: bool, as_json: bool) -> int:
+    """Stop the job of RUN; checkpoints are kept, and --resume goes on from them.
+
+    RUN is an id, the start of one, @last, or a run folder's path.
+    """
+    import json
+
+    from transferlib.cli.run_state import look_at, stop_run
+    from transferlib.cli.steering import find_run, state_json, wait_for
+
+    folder = find_run(run, runs)
+    click.echo(stop_run(folder), err=True)
+    if waits:
+        wait_for(folder, None)
+    if as_json:
+        click.echo(json.dumps(state_json(folder, look_at(folder)), indent=2))
+    return 0
+
+
+@click.command("result")
+@run_command
+@json_option("Print one JSON object, the leaderboard in it.")
+def result(run: str, runs: str | None, as_json: bool) -> int:
+    """Print the result of RUN: the leaderboard, the verdict, where the model is. Exit with the job's code.
+
+    RUN is an id, the start of one, @last, or a run folder's path.
+    """
+    import shutil
+    import sys
+
+    from transferlib.cli.attending import PLAIN_WIDTH
+    from transferlib.cli.run_state import look_at
+    from transferlib.cli.steering import find_run, print_result
+
+    folder = find_run(run, runs)
+    state = look_at(folder)
+    width = shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns if sys.stdout.isatty() else PLAIN_WIDTH
+    print_result(folder, state, as_json=as_json, width=width)
+    return 0 if state.exit_code is None else state.exit_code
+
+
+COMMANDS = (status, logs, wait, stop, result)
