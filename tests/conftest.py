@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.storage.s3 import s3_bucket, s3_process, s3_server
 from transferlib.data.augment import Augmentation
 from transferlib.data.batches import Renderer
 from transferlib.data.cache import DecodedCache
@@ -18,10 +19,14 @@ from transferlib.data.decode import Limits
 from transferlib.data.manifest import Manifest
 from transferlib.data.source import PixelSource
 from transferlib.data.sources import list_images
+from transferlib.on_ray.session import keep_to_loopback
 from transferlib.spec import DataSpec
+
+__all__ = ["image_folder", "make_renderer", "ray_instance", "s3_bucket", "s3_process", "s3_server"]
 
 # Ray reads this when it is imported: whatever outlives a test's Ray must not start another one.
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+keep_to_loopback()
 
 LIMITS = Limits(max_pixels=1_000_000, max_file_bytes=1_000_000)
 

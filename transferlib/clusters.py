@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from transferlib.errors import UsageError
 from transferlib.records import JsonRecord
 
 FILE_NAME = "cluster.json"
@@ -43,11 +43,29 @@ def state_dir(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def recorded_cluster() -> ClusterRecord | None:
-    """Return the cluster that `submit cluster up` started, or None."""
+    """Return the cluster that `submit cluster up` started, or None where there is no record.
+
+    Raises:
+        UsageError: The record is damaged, so nobody can say whether a cluster runs.
+    """
+    path = state_dir() / FILE_NAME
     try:
-        return ClusterRecord.from_json((state_dir() / FILE_NAME).read_text())
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        text = path.read_text()
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}), so a cluster may run unseen.") from None
+    try:
+        record = ClusterRecord.from_json(text)
+    except (ValueError, TypeError):
+        record = None
+    if record is None or not _is_whole(record):
+        raise UsageError(
+            f"{path} is damaged: it does not say which cluster `submit cluster up` started. A cluster's nodes are the "
+            "processes with loopback_node.py in their command line: end them with kill, delete that file, and start a "
+            "new cluster."
+        )
+    return record
 
 
 def record_cluster(record: ClusterRecord) -> None:
@@ -62,3 +80,14 @@ def record_cluster(record: ClusterRecord) -> None:
 def forget_cluster() -> None:
     """Forget the cluster of this user."""
     (state_dir() / FILE_NAME).unlink(missing_ok=True)
+
+
+def _is_whole(record: ClusterRecord) -> bool:
+    texts = (record.address, record.gcs_address, record.token_path, record.temp_dir)
+    pids = record.node_pids
+    return (
+        all(isinstance(text, str) and text for text in texts)
+        and isinstance(pids, list)
+        and all(isinstance(pid, int) for pid in pids)
+        and isinstance(record.started_at, int | float)
+    )

@@ -83,6 +83,45 @@ class EpochRecord(JsonRecord):
     """Whether this is the best epoch so far by (val_accuracy, then lower val_loss)."""
 
 
+@dataclass
+class PhaseTotals:
+    """Add up what a trial has done in one phase, train or val."""
+
+    images: int = 0
+    """Over all ranks."""
+    steps: int = 0
+    seconds: float = 0.0
+    """Wall seconds of steps, waiting for data included."""
+    data_wait_s: float = 0.0
+    """Seconds rank 0 waited for batches."""
+
+
+@dataclass
+class TrialTotals:
+    """Add up what a trial has done over all its starts, work that had to be done again included: its counters.
+
+    Of the train steps, `train.steps - steps_redone` stand; the other sums count work, whether it stands or not.
+    """
+
+    train: PhaseTotals = field(default_factory=PhaseTotals)
+    val: PhaseTotals = field(default_factory=PhaseTotals)
+    steps_redone: int = 0
+    """Train steps done by a process that was lost before it saved them."""
+    checkpoint_s: float = 0.0
+    """Wall seconds of writing checkpoints."""
+    checkpoint_bytes: int = 0
+    """Of the tensors written."""
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Self:
+        """Read what `dataclasses.asdict` returned."""
+        return cls(**{**plain, "train": PhaseTotals(**plain["train"]), "val": PhaseTotals(**plain["val"])})
+
+    def of(self, phase: str) -> PhaseTotals:
+        """Return the totals of a phase, "train" or "val"."""
+        return {"train": self.train, "val": self.val}[phase]
+
+
 @dataclass(frozen=True)
 class TrialProgress(JsonRecord):
     """Say where a trial stands, for the live table and the exporter; replaced in place, never history."""
@@ -107,6 +146,26 @@ class TrialProgress(JsonRecord):
     updated_at: float
     reason: str = ""
     num_restarts: int = 0
+    totals: TrialTotals | None = None
+    """Over all starts; None: written by a version that did not count."""
+    stage_lrs: dict[str, float] = field(default_factory=dict)
+    """Rate by stage at the newest step, 0 for frozen ones, input to head."""
+    val_loss: float | None = None
+    """Of the newest finished epoch, nat; None: there is none."""
+    memory_bytes: int | None = None
+    """Resident memory of rank 0's process; None: the system does not tell."""
+    gpu_memory_bytes: int | None = None
+    """What rank 0's process holds of its GPU; None: it has none."""
+    gpu_utilisation: float | None = None
+    """Share of time rank 0's GPU was busy, 0 to 1; None: NVML does not tell."""
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote, now or in an earlier version."""
+        fields = json.loads(text)
+        if fields.get("totals") is not None:
+            fields["totals"] = TrialTotals.from_plain(fields["totals"])
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
@@ -122,6 +181,8 @@ class TrialResult(JsonRecord):
     state: TrialState
     reason: str = ""
     """Why it failed or was stopped; empty when done."""
+    error: str = ""
+    """Name of the error's class when failed, e.g. "NonFiniteLossError", for programs; empty otherwise."""
     best_epoch: int = -1
     epochs: int = 0
     """Epochs run (fewer than asked for after early stopping)."""

@@ -59,7 +59,7 @@ class DataSpec(Section):
     """Which images, how they are cut, decoded and augmented."""
 
     path: str
-    """An image folder, or a .csv or .jsonl manifest."""
+    """An image folder, or a .csv or .jsonl manifest; a path, or a URI (s3://, gs://) without credentials."""
     split: SplitSpec = SplitSpec()
     """How to cut what has no given split."""
     image_size: Annotated[int, Field(ge=8, le=2048)] = 224
@@ -91,7 +91,7 @@ class ModelSpec(Section):
     architectures: Annotated[tuple[str, ...], Field(min_length=1)] = ("resnet50",)
     """torchvision names."""
     weights: str = "IMAGENET1K_V1"
-    """torchvision's enum name; a .pth or .safetensors file or a run folder; or "none", said explicitly."""
+    """torchvision's enum name; a .pth or .safetensors file (path or URI); a run folder; or "none", said explicitly."""
 
     @field_validator("architectures")
     @classmethod

@@ -36,6 +36,41 @@ def test_paths_become_absolute_and_names_of_weights_stay(tmp_path: Path) -> None
     assert resolve(tmp_path, data="photos", weights="none").models.weights == "none"
 
 
+def test_uris_stay_as_they_are(tmp_path: Path) -> None:
+    spec = resolve(tmp_path, data="s3://bucket/photos/", weights="gs://bucket/w.pth")
+    assert (spec.data.path, spec.models.weights) == ("s3://bucket/photos", "gs://bucket/w.pth")
+    (tmp_path / "submit.yaml").write_text("data: {path: 's3://bucket/list.csv'}\n")
+    assert resolve(tmp_path).data.path == "s3://bucket/list.csv"
+
+
+def test_uris_that_cannot_serve_are_told_all_at_once_and_secrets_are_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        resolve(
+            tmp_path,
+            data="s3://me:hunter2@bucket/p",
+            weights="s3://bucket/w.pth?secret_key=hunter2",
+            runs="s3://bucket/runs",
+            cache_dir="hdfs://bucket/c",
+            epochs="0",
+        )
+    text = str(caught.value)
+    assert "--data: s3://bucket/p: the URI was given with a user and password" in text
+    assert "--weights: s3://bucket/w.pth: the URI was given with options" in text
+    assert "--runs: s3://bucket/runs is no folder on a disk. --storage" in text
+    assert "--cache-dir: hdfs:// is not supported" in text
+    assert "--epochs" in text
+    assert "hunter2" not in text
+    with pytest.raises(UsageError, match="is no folder on a disk"):
+        find_runs_dir("s3://bucket/runs", tmp_path)
+
+
+def test_credentials_of_the_environment_are_in_no_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.setenv(name, f"hunter2-{name}")
+    spec = resolve(tmp_path, data="s3://bucket/photos", weights="s3://bucket/w.pth")
+    assert "hunter2" not in spec.to_yaml()
+
+
 def test_weights_file_that_is_there_becomes_absolute_whatever_its_suffix(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").touch()
     assert resolve(tmp_path, data="photos", weights="weights.bin").models.weights == str(tmp_path / "weights.bin")

@@ -204,7 +204,7 @@ def test_every_wrong_row_is_told_with_its_line(tmp_path: Path) -> None:
         {"label": "ant"},
         {"path": "2.jpg", "label": "../../etc"},
         {"path": "2.jpg", "label": "ant", "split": "tets"},
-        {"path": "s3://bucket/2.jpg", "label": "ant"},
+        {"path": "http://host/2.jpg", "label": "ant"},
         {"path": "2.jpg", "label": 1.5},
         ["2.jpg"],
     ]
@@ -217,7 +217,7 @@ def test_every_wrong_row_is_told_with_its_line(tmp_path: Path) -> None:
     assert "line 4: needs one of path and file_name" in text
     assert "line 5: label '../../etc' cannot name a folder" in text
     assert "line 6: Unknown split 'tets'. Did you mean 'test'?" in text
-    assert "line 7: 's3://bucket/2.jpg' is no path on this machine" in text
+    assert "line 7: http:// is not supported. Known: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or a path" in text
     assert "line 8: label is 1.5" in text
     assert "line 9: not a JSON object" in text
     assert "line 10: not JSON" in text

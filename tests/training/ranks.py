@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from torch import nn
 
@@ -21,8 +22,8 @@ from transferlib.training.worker import ProcessGroupWorker, Worker
 class LossRecorder(TrialRecorder):
     """Keep the loss of every step."""
 
-    def __init__(self, inputs: TrialInputs) -> None:
-        super().__init__(inputs)
+    def __init__(self, inputs: TrialInputs, device: torch.device) -> None:
+        super().__init__(inputs, device)
         self.losses: list[float] = []
 
     def step_done(self, state: TrainingState, loss: float) -> None:

@@ -12,6 +12,7 @@ import torch.multiprocessing as mp
 
 from tests.training.ranks import run_rank, train_with_frozen_batchnorm
 from transferlib.evaluation.predictions import Predictions
+from transferlib.records import TrialProgress
 from transferlib.training.trial import TrialInputs, evaluate_chosen
 from transferlib.training.worker import LocalWorker
 
@@ -49,6 +50,12 @@ def test_two_ranks_train_what_one_trains_and_stop_as_one(
     assert (stopped.weights_sha256, stopped.val_loss) == (whole.weights_sha256, whole.val_loss)
     by_both = Predictions.load(inputs["stopped"].folder.predictions("val"))
     by_both.check_complete(inputs["stopped"].images, "val")
+
+    # Images and steps are counted over both ranks, once.
+    for name in ("whole", "stopped"):
+        totals = TrialProgress.from_json(inputs[name].folder.progress.read_text()).totals
+        assert totals is not None
+        assert (totals.train.images, totals.train.steps, totals.val.images, totals.steps_redone) == (41, 6, 13, 0)
 
     # Both ranks validated the network that was saved, statistics included.
     evaluate_chosen(inputs["stopped"], LocalWorker(), "val")

@@ -11,6 +11,7 @@ import torch
 from tests.training.doubles import StoppedWorker
 from transferlib.records import TrialSpec
 from transferlib.training.trial import TrialInputs, train_trial
+from transferlib.training.vitals import VitalSigns
 from transferlib.training.worker import LocalWorker
 
 
@@ -35,3 +36,14 @@ def test_a_stopped_trial_on_a_gpu_ends_in_the_same_bits(
     assert results[1] is not None
     assert results[0].state == results[1].state == "done"
     assert results[0].weights_sha256 == results[1].weights_sha256
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_says_what_it_holds_and_how_busy_it_is() -> None:
+    device = torch.device("cuda:0")
+    held = torch.zeros(1 << 20, device=device)
+    vitals = VitalSigns(device).read()
+    assert vitals.gpu_memory_bytes is not None
+    assert vitals.gpu_memory_bytes >= held.nbytes
+    assert vitals.gpu_utilisation is None or 0.0 <= vitals.gpu_utilisation <= 1.0

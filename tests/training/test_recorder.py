@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 
 import pytest
 
 from transferlib.data.schedule import Position
-from transferlib.records import TrialProgress
+from transferlib.records import TrialProgress, TrialResult, TrialState, TrialTotals
 from transferlib.training.recorder import TrialRecorder
 from transferlib.training.state import EpochSums, TrainingState
 from transferlib.training.trial import TrialInputs
@@ -61,3 +63,49 @@ def test_a_damaged_progress_file_is_no_reason_to_fail(
     TrialRecorder(inputs).started(TrainingState())
     assert progress_of(inputs).num_restarts == 0
     assert "counted anew" in caplog.text
+
+
+def test_progress_of_an_earlier_version_is_read_and_its_start_counts(make_inputs: MakeInputs) -> None:
+    inputs = make_inputs()
+    TrialRecorder(inputs).started(TrainingState())
+    plain = json.loads(inputs.folder.progress.read_text())
+    for name in ("totals", "stage_lrs", "val_loss", "memory_bytes", "gpu_memory_bytes", "gpu_utilisation"):
+        del plain[name]
+    inputs.folder.progress.write_text(json.dumps(plain))
+    assert progress_of(inputs).totals is None
+    TrialRecorder(inputs).started(TrainingState())
+    assert progress_of(inputs).num_restarts == 1
+    assert progress_of(inputs).totals == TrialTotals()
+
+
+def test_rates_are_shown_by_stage_at_the_step_before_the_position(make_inputs: MakeInputs) -> None:
+    inputs = make_inputs(strategy="last_layers", epochs=2, warmup_epochs=0)
+    recorder, state = TrialRecorder(inputs), TrainingState()
+    recorder.started(state)
+    at_start = progress_of(inputs).stage_lrs
+    peak = inputs.trial.lr
+    assert [at_start[stage] for stage in ("stem", "layer1", "layer2", "layer3")] == [0.0] * 4
+    assert at_start["head"] == peak
+    assert 0.0 < at_start["layer4"] <= peak
+    for position, step in ((Position(0, 3), 2), (Position(1, 0), 5), (Position(1, 6), 11)):
+        state.position = position
+        recorder.ended(state, ended("stopped"))
+        rates = progress_of(inputs).stage_lrs
+        assert rates["head"] == pytest.approx(peak * 0.5 * (1 + math.cos(math.pi * step / 12)))
+        assert rates["layer4"] / rates["head"] == pytest.approx(at_start["layer4"] / peak)
+
+
+def test_the_last_loss_stays_when_the_trial_ends(make_inputs: MakeInputs) -> None:
+    inputs = make_inputs()
+    recorder, state = TrialRecorder(inputs), TrainingState()
+    recorder.started(state)
+    recorder.step_done(state, loss=0.25)
+    recorder.ended(state, ended("failed"))
+    assert progress_of(inputs).loss == 0.25
+    going_on = TrainingState(sums=EpochSums(loss=6.0, images=8))
+    TrialRecorder(inputs).started(going_on)
+    assert progress_of(inputs).loss == 0.75
+
+
+def ended(state: TrialState) -> TrialResult:
+    return TrialResult("resnet18-full-s0-c0", "resnet18", "full", 0, 0, 0.01, state)

@@ -151,6 +151,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial_with_epoch_step_and_rate(
     result = result_of(inputs)
     rate = 0.01 * 0.5 * (1 + math.cos(math.pi * 8 / 12))
     assert result.state == "failed"
+    assert result.error == "NonFiniteLossError"
     assert f"Training loss is nan in epoch 1 at step 2 (both from 0), rate {rate:g}." in result.reason
     assert not inputs.folder.best.exists()
     assert list(train_trial(inputs, LocalWorker())) == []

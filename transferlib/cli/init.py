@@ -14,12 +14,13 @@ from typing import Any
 import yaml
 
 from transferlib import spec as spec_module
-from transferlib.cli.resolve import SPEC_NAME, TRAIN_DEFAULTS
+from transferlib.cli.resolve import SPEC_NAME, TRAIN_DEFAULTS, absolute_source
 from transferlib.cli.words import count, listed
 from transferlib.data.listing import Listing
 from transferlib.data.sources import list_images
 from transferlib.errors import UsageError
 from transferlib.spec import JobSpec, Section
+from transferlib.storage.uris import is_uri
 
 COMMENT_WIDTH = 100
 LEFT_OUT = ("verb",)
@@ -44,8 +45,8 @@ def write_spec(images: str, folder: Path, *, force: bool) -> tuple[Path, Listing
     path = folder / SPEC_NAME
     if path.exists() and not force:
         raise UsageError(f"{path} exists. Use --force to replace it, or edit it.")
-    listing = list_images(folder / Path(images).expanduser())
-    shown = images if os.path.isabs(images) else os.path.normpath(images)
+    listing = list_images(absolute_source(images, folder))
+    shown = images if os.path.isabs(images) or is_uri(images) else os.path.normpath(images)
     text = spec_text(JobSpec.from_mapping({"data": {"path": shown}}), listing)
     try:
         path.write_text(text, encoding="utf-8")

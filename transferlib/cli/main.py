@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from transferlib import __version__
+from transferlib.cli.clusters import cluster
 from transferlib.cli.options import job_options
 from transferlib.cli.sifting import PROBLEMS, JobCommand, JobGroup
 from transferlib.cli.verbs import COMMANDS, RUNS_HELP
@@ -192,7 +193,7 @@ def list_runs(runs: str | None, as_json: bool) -> int:
     return 0
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, cluster):
     submit.add_command(command)
 
 

@@ -45,7 +45,14 @@ class Flag:
 
 SECTIONS: dict[str, tuple[Flag, ...]] = {
     "Images": (
-        Flag("--data", "data.path", "Image folder, or a .csv or .jsonl manifest.", "", "path", metavar="PATH"),
+        Flag(
+            "--data",
+            "data.path",
+            "Image folder, or a .csv or .jsonl manifest; a path or URI (s3://, gs://).",
+            "",
+            "path",
+            metavar="PATH",
+        ),
         Flag("--image-size", "data.image_size", "Side of the square a model sees, pixels.", "224", "int"),
         Flag(
             "--augmentation",
@@ -102,8 +109,8 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
         Flag(
             "--weights",
             "models.weights",
-            "Where to start: torchvision's name of its weights, a .pth or .safetensors file, a run (its folder, its "
-            "id, the start of it, or @last), or none.",
+            "Where to start: torchvision's name of its weights, a .pth or .safetensors file (path or URI), a run "
+            "(its folder, its id, the start of it, or @last), or none.",
             "IMAGENET1K_V1",
         ),
         Flag(

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from transferlib.cli import words
@@ -15,7 +14,7 @@ from transferlib.comparison.cheaper import make_cheaper_plan
 from transferlib.comparison.fit import check_weights
 from transferlib.comparison.machine import Machine
 from transferlib.comparison.plan import LONG_JOB_S, Plan, make_plan
-from transferlib.data.cache_dir import default_cache_dir
+from transferlib.data.cache_dir import cache_folder
 from transferlib.data.listing import Listing
 from transferlib.data.sources import list_images
 from transferlib.errors import PlanError
@@ -34,7 +33,7 @@ def look(spec: JobSpec) -> Listing:
         DataError: The images cannot serve.
     """
     check_weights(spec)
-    return list_images(Path(spec.data.path))
+    return list_images(spec.data.path)
 
 
 def plan_job(spec: JobSpec, listing: Listing, machine: Machine, *, is_exact: bool = False) -> Plan:
@@ -58,7 +57,7 @@ def plan_job(spec: JobSpec, listing: Listing, machine: Machine, *, is_exact: boo
 
 
 def _count_cached(spec: JobSpec, listing: Listing) -> int:
-    root = Path(spec.data.cache.dir) if spec.data.cache.dir else default_cache_dir()
+    root = cache_folder(spec.data.cache)
     if spec.data.cache.mode == "none" or not root.is_dir():
         return 0
     from transferlib.data.cache import DecodedCache

@@ -13,6 +13,7 @@ from transferlib.errors import RunFolderError, SpecError, UsageError
 from transferlib.models.weight_names import NONE
 from transferlib.runs import RunFolder
 from transferlib.spec import JobSpec, read_mapping
+from transferlib.storage.uris import is_uri
 
 SPEC_NAME = "submit.yaml"
 """Looked for in the current folder."""
@@ -74,7 +75,7 @@ def resolve_spec(
     mapping["verb"] = verb
     if _get(mapping, "output.runs_dir") is None:
         _put(mapping, "output.runs_dir", RUNS_DIR)
-    _make_paths_absolute(mapping, folder)
+    found += (misplaced := _make_paths_absolute(mapping, folder))
     try:
         _find_run_of_weights(mapping)
     except RunFolderError as error:
@@ -84,7 +85,8 @@ def resolve_spec(
     try:
         spec = JobSpec.from_mapping(mapping)
     except SpecError as error:
-        hidden = {flag.place for flag in typed.values() if any(p.startswith(flag.name + ":") for p in wrong)}
+        told = (*wrong, *misplaced)
+        hidden = {flag.place for flag in typed.values() if any(p.startswith(flag.name + ":") for p in told)}
         found += [
             _by_flag(problem.removeprefix("spec: "), typed)
             for problem in error.problems
@@ -96,13 +98,16 @@ def resolve_spec(
 
 
 def absolute_weights(weights: str, folder: Path) -> str:
-    """Return weights that name a file or folder as an absolute path, others as they are.
+    """Return weights that name a file or folder as an absolute path, others (URIs too) as they are.
 
     Args:
-        weights: torchvision's name, "none", or a path.
+        weights: torchvision's name, "none", a path or a URI.
         folder: What a relative path is relative to.
+
+    Raises:
+        UsageError: A URI of a kind that is not known, or with credentials.
     """
-    if weights in ("", NONE):
+    if weights in ("", NONE) or is_uri(weights):
         return weights
     path = folder / Path(weights).expanduser()
     is_path = "/" in weights or weights.endswith(WEIGHT_FILES) or os.path.exists(path)
@@ -117,13 +122,13 @@ def find_runs_dir(typed: str | None, folder: Path) -> Path:
         folder: The current one; a relative path is relative to it.
 
     Raises:
-        UsageError: `submit.yaml` cannot be read.
+        UsageError: `submit.yaml` cannot be read, or a URI is given.
     """
     said: Any = typed
     path = folder / SPEC_NAME
     if said is None and path.is_file():
         said = _get(read_mapping(_read(path), path.name), "output.runs_dir")
-    return Path(os.path.abspath(folder / Path(said if isinstance(said, str) and said else RUNS_DIR).expanduser()))
+    return Path(_absolute_folder(said if isinstance(said, str) and said else RUNS_DIR, folder))
 
 
 def _find_run_of_weights(mapping: dict[str, Any]) -> None:
@@ -166,14 +171,44 @@ def _parse(given: Given) -> tuple[dict[str, Any], list[str]]:
     return values, problems
 
 
-def _make_paths_absolute(mapping: dict[str, Any], folder: Path) -> None:
-    for place in ("data.path", "data.cache.dir", "output.runs_dir"):
+def _make_paths_absolute(mapping: dict[str, Any], folder: Path) -> list[str]:
+    """Make paths absolute, leave URIs as they are, and return what is wrong with those; it is taken out."""
+    problems = []
+    for place, to_absolute in (
+        ("data.path", absolute_source),
+        ("data.cache.dir", _absolute_folder),
+        ("output.runs_dir", _absolute_folder),
+        ("models.weights", absolute_weights),
+    ):
         value = _get(mapping, place)
-        if isinstance(value, str) and value:
-            _put(mapping, place, os.path.abspath(folder / Path(value).expanduser()))
-    weights = _get(mapping, "models.weights")
-    if isinstance(weights, str):
-        _put(mapping, "models.weights", absolute_weights(weights, folder))
+        if not isinstance(value, str) or not value:
+            continue
+        try:
+            _put(mapping, place, to_absolute(value, folder))
+        except UsageError as error:
+            flag = next((flag.name for flag in FLAGS if flag.place == place), place)
+            problems.append(f"{flag}: {error}")
+            _put(mapping, place, ".")  # a URI may hold credentials: it goes no further
+    return problems
+
+
+def absolute_source(source: str, folder: Path) -> str:
+    """Return images as an absolute path, or as the URI that was given.
+
+    Args:
+        source: A path or URI.
+        folder: What a relative path is relative to.
+
+    Raises:
+        UsageError: A URI of a kind that is not known, or with credentials.
+    """
+    return source.rstrip("/") if is_uri(source) else os.path.abspath(folder / Path(source).expanduser())
+
+
+def _absolute_folder(path: str, folder: Path) -> str:
+    if is_uri(path):
+        raise UsageError(f"{path} is no folder on a disk. --storage puts the runs of a cluster in an object store.")
+    return os.path.abspath(folder / Path(path).expanduser())
 
 
 def _get(mapping: Any, place: str) -> Any:

@@ -56,10 +56,9 @@ class ThisMachine:
 
     def look(self, spec: JobSpec) -> Machine:
         """Return this machine."""
-        from transferlib.data.cache_dir import default_cache_dir
+        from transferlib.data.cache_dir import cache_folder
 
-        cache = Path(spec.data.cache.dir) if spec.data.cache.dir else default_cache_dir()
-        return detect_machine(Path(spec.output.runs_dir), cache)
+        return detect_machine(Path(spec.output.runs_dir), cache_folder(spec.data.cache))
 
     def find_running(self, run: RunFolder) -> Job | None:
         """Return None: a job that runs here holds its folder's lock, which is looked at in any case."""

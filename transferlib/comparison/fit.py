@@ -11,6 +11,7 @@ from transferlib.comparison.footprint import GIB, job_bytes, worker_bytes
 from transferlib.comparison.machine import Machine
 from transferlib.comparison.resources import Resources, derive_resources
 from transferlib.errors import PlanError, WeightsError
+from transferlib.models.remote_weights import check_object
 from transferlib.models.run_weights import find_run_model
 from transferlib.models.weight_names import resolve_weights
 from transferlib.spec import JobSpec
@@ -138,6 +139,8 @@ def check_weights(spec: JobSpec) -> None:
             choice = resolve_weights(spec.models.weights, architecture)
             if choice.kind == "folder":
                 find_run_model(Path(choice.value), architecture)
+            elif choice.kind == "object":
+                check_object(choice.value)
         except WeightsError as error:
             problems.append(str(error))
     if problems:

@@ -22,7 +22,15 @@ import numpy.typing as npt
 from transferlib.data.cache_dir import default_cache_dir
 from transferlib.data.decode import DECODER_VERSION, BadImageError, Limits, check_size, decode_image
 from transferlib.data.eviction import clear_caches, evict_shards, total_bytes
-from transferlib.data.facts import ImageFacts, UnreadableFileError, inspect_file, read_file, stamp_file
+from transferlib.data.facts import (
+    ImageFacts,
+    Reading,
+    UnreadableFileError,
+    inspect_file,
+    read_files,
+    stamp_file,
+    stamp_files,
+)
 from transferlib.data.file_index import KnownFile, file_index, write_known
 from transferlib.data.shard_index import ShardIndex, shard_index
 from transferlib.data.shards import ShardWriter
@@ -55,7 +63,7 @@ class DecodedCache:
         """Say what is known of files without reading them.
 
         Args:
-            uris: Absolute paths.
+            uris: Absolute paths or URIs.
 
         Returns:
             For each file: its facts where it is unchanged since it was read (path, size, mtime) and either its pixels
@@ -64,8 +72,7 @@ class DecodedCache:
         files, shards = file_index(self.folder / "files"), self._shards()
         files.refresh()
         found: list[ImageFacts | None] = []
-        for uri in uris:
-            stamp = stamp_file(uri)
+        for stamp in stamp_files(uris):
             facts = files.find(stamp, self.limits) if stamp is not None else None
             is_here = facts is not None and (not facts.is_good or shards.holds(bytes.fromhex(facts.sha256)))
             found.append(facts if is_here else None)
@@ -78,13 +85,14 @@ class DecodedCache:
         number of files. Calls of several processes do not disturb each other.
 
         Args:
-            uris: Absolute paths; some hundreds make a good shard.
+            uris: Absolute paths or URIs; some hundreds make a good shard.
 
         Returns:
             Facts in the same order; a bad file has a reason and costs no other file.
 
         Raises:
             DataError: The cache cannot be written.
+            StorageUnreachableError: The store of a URI does not answer.
         """
         shards = self._shards()
         with _as_data_error(self.root):
@@ -103,18 +111,18 @@ class DecodedCache:
         self, uris: Sequence[str], shards: ShardIndex, writer: ShardWriter
     ) -> list[tuple[ImageFacts, KnownFile | None]]:
         seen: dict[str, ImageFacts] = {}
-        return [self._ingest_one(uri, shards, writer, seen) for uri in uris]
+        readings = read_files(uris, self.limits)
+        return [self._take(uri, reading, shards, writer, seen) for uri, reading in zip(uris, readings, strict=True)]
 
-    def _ingest_one(
-        self, uri: str, shards: ShardIndex, writer: ShardWriter, seen: dict[str, ImageFacts]
+    def _take(
+        self, uri: str, reading: Reading, shards: ShardIndex, writer: ShardWriter, seen: dict[str, ImageFacts]
     ) -> tuple[ImageFacts, KnownFile | None]:
-        try:
-            data, stamp = read_file(uri, self.limits)
-        except UnreadableFileError as error:  # may pass, so it is not remembered
-            return ImageFacts("", 0, 0, str(error)), None
-        except BadImageError as error:
-            facts, now = ImageFacts("", 0, 0, error.reason), stamp_file(uri)
+        if isinstance(reading, UnreadableFileError):  # may pass, so it is not remembered
+            return ImageFacts("", 0, 0, str(reading)), None
+        if isinstance(reading, BadImageError):
+            facts, now = ImageFacts("", 0, 0, reading.reason), stamp_file(uri)
             return facts, KnownFile(now, facts, self.limits) if now is not None else None
+        data, stamp = reading
         sha256 = hashlib.sha256(data)
         if sha256.hexdigest() not in seen:
             seen[sha256.hexdigest()] = self._decode(data, sha256.digest(), shards, writer)

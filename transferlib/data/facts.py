@@ -5,9 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from transferlib.data.decode import BadImageError, Limits, decode_image
+from transferlib.errors import StorageError, StorageUnreachableError
+from transferlib.storage.locations import ObjectInfo
+from transferlib.storage.objects import CONCURRENCY, find_objects, is_object, read_object
 
 
 @dataclass(frozen=True)
@@ -43,20 +49,49 @@ class UnreadableFileError(Exception):
     """Report a file whose bytes cannot be had; the reason may pass, so it is never remembered."""
 
 
+Reading = tuple[bytes, FileStamp] | UnreadableFileError | BadImageError
+"""One file's bytes and the state that was read, or why there are none."""
+
+AHEAD_BYTES = 64_000_000
+"""Most bytes of objects that are fetched before they are asked for, in one process; one larger is fetched alone."""
+
+
 def stamp_file(uri: str) -> FileStamp | None:
-    """Return the file's stamp, or None where there is no readable regular file."""
+    """Return the file's stamp, or None where there is no readable regular file.
+
+    Args:
+        uri: Absolute path or URI.
+
+    Raises:
+        StorageUnreachableError: The store of a URI does not answer.
+    """
+    return stamp_files([uri])[0]
+
+
+def stamp_files(uris: Sequence[str]) -> list[FileStamp | None]:
+    """Return the stamp of each file as `stamp_file` does; a few requests at a time where they are objects."""
+    objects = [uri for uri in uris if is_object(uri)]
+    found = dict(zip(objects, find_objects(objects), strict=True)) if objects else {}
+    return [_stamp_of(uri, found[uri]) if uri in found else _stamp_path(uri) for uri in uris]
+
+
+def _stamp_of(uri: str, found: ObjectInfo | StorageError | None) -> FileStamp | None:
+    return FileStamp(uri, found.size, found.mtime_ns) if isinstance(found, ObjectInfo) else None
+
+
+def _stamp_path(path: str) -> FileStamp | None:
     try:
-        found = os.stat(uri)
+        found = os.stat(path)
     except (OSError, ValueError):
         return None
-    return FileStamp(uri, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+    return FileStamp(path, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
 def read_file(uri: str, limits: Limits) -> tuple[bytes, FileStamp]:
     """Read a file once, whole.
 
     Args:
-        uri: Absolute path.
+        uri: Absolute path or URI.
         limits: A larger file is refused unread.
 
     Returns:
@@ -65,33 +100,107 @@ def read_file(uri: str, limits: Limits) -> tuple[bytes, FileStamp]:
     Raises:
         UnreadableFileError: It cannot be opened or read, or changes meanwhile.
         BadImageError: It is larger than the limit.
+        StorageUnreachableError: The store of a URI does not answer: no matter of one file.
     """
-    stamp = stamp_file(uri)
+    return _read_state(uri, stamp_file(uri), limits)
+
+
+def _read_state(uri: str, stamp: FileStamp | None, limits: Limits) -> tuple[bytes, FileStamp]:
     if stamp is None:
         raise UnreadableFileError("file cannot be read: it is gone, or no regular file")
     if stamp.size > limits.max_file_bytes:
         raise BadImageError(f"file of {stamp.size:,} bytes is over the limit of {limits.max_file_bytes:,}")
-    try:
-        with open(uri, "rb") as file:
-            data = file.read(stamp.size + 1)
-    except OSError as error:
-        raise UnreadableFileError(f"file cannot be read: {(error.strerror or type(error).__name__).lower()}") from None
+    data = _read_bytes(uri, stamp.size)
     if len(data) != stamp.size or stamp_file(uri) != stamp:
         raise UnreadableFileError("file changed while it was read")
     return data, stamp
+
+
+def _read_bytes(uri: str, size: int) -> bytes:
+    try:
+        if is_object(uri):
+            return read_object(uri)
+        with open(uri, "rb") as file:
+            return file.read(size + 1)
+    except StorageUnreachableError:
+        raise
+    except StorageError as error:
+        raise UnreadableFileError(f"object cannot be read: {error}") from None
+    except OSError as error:
+        raise UnreadableFileError(f"file cannot be read: {(error.strerror or type(error).__name__).lower()}") from None
+
+
+def read_files(uris: Sequence[str], limits: Limits) -> Iterator[Reading]:
+    """Read files in order, each as `read_file` does; where they are objects, some are fetched ahead.
+
+    Args:
+        uris: Absolute paths or URIs.
+        limits: As of `read_file`.
+
+    Yields:
+        For each file its bytes and stamp, or the error of this one.
+
+    Raises:
+        StorageUnreachableError: As of `read_file`.
+    """
+    if not any(map(is_object, uris)):
+        yield from (_read_or_error(uri, stamp_file(uri), limits) for uri in uris)
+        return
+    with ThreadPoolExecutor(CONCURRENCY) as threads:
+        ahead: deque[tuple[int, Future[Reading]]] = deque()
+        pending = _stamped(uris)
+        following = next(pending, None)
+        while ahead or following is not None:
+            # in order, so that a file's turn to be fetched never waits for one behind it
+            while following is not None and _has_room(ahead, size := _size_to_read(following[1], limits)):
+                ahead.append((size, threads.submit(_read_or_error, *following, limits)))
+                following = next(pending, None)
+            yield ahead[0][1].result()
+            ahead.popleft()
+
+
+def _stamped(uris: Sequence[str]) -> Iterator[tuple[str, FileStamp | None]]:
+    """Yield files with their stamps, asked for a few at a time."""
+    for start in range(0, len(uris), CONCURRENCY):
+        part = uris[start : start + CONCURRENCY]
+        yield from zip(part, stamp_files(part), strict=True)
+
+
+def _size_to_read(stamp: FileStamp | None, limits: Limits) -> int:
+    return stamp.size if stamp is not None and stamp.size <= limits.max_file_bytes else 0
+
+
+def _has_room(ahead: Collection[tuple[int, Future[Reading]]], size: int) -> bool:
+    held = sum(one for one, _ in ahead)
+    return not ahead or (len(ahead) < CONCURRENCY and held + size <= AHEAD_BYTES)
+
+
+def _read_or_error(uri: str, stamp: FileStamp | None, limits: Limits) -> Reading:
+    try:
+        return _read_state(uri, stamp, limits)
+    except (UnreadableFileError, BadImageError) as error:
+        return error
 
 
 def inspect_file(uri: str, limits: Limits) -> ImageFacts:
     """Read a file once and say whether it serves as an image, keeping no pixels (`--cache none`).
 
     Args:
-        uri: Absolute path.
+        uri: Absolute path or URI.
         limits: What is refused unread or undecoded.
     """
-    try:
-        data, _ = read_file(uri, limits)
-    except (UnreadableFileError, BadImageError) as error:
-        return ImageFacts("", 0, 0, str(error))
+    return inspect_files([uri], limits)[0]
+
+
+def inspect_files(uris: Sequence[str], limits: Limits) -> list[ImageFacts]:
+    """Return for each file what `inspect_file` does; a few requests at a time where they are objects."""
+    return [_inspect(reading, limits) for reading in read_files(uris, limits)]
+
+
+def _inspect(reading: Reading, limits: Limits) -> ImageFacts:
+    if isinstance(reading, Exception):
+        return ImageFacts("", 0, 0, str(reading))
+    data, _ = reading
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         decoded = decode_image(data, short_side=None, limits=limits)

@@ -19,7 +19,7 @@ class ImageTable:
 
     image_ids: tuple[str, ...]
     uris: tuple[str, ...]
-    """Absolute paths."""
+    """Absolute paths, or URIs of objects."""
     sha256: tuple[str, ...]
     """Of the files' bytes, hexadecimal."""
     labels: npt.NDArray[np.int64]

@@ -22,7 +22,7 @@ class Entry:
     image_id: str
     """Path relative to the source's folder, with forward slashes; unique in a listing."""
     uri: str
-    """Absolute path."""
+    """Absolute path, or an object's URI."""
     label: str
     """Class name."""
     split: str | None = None
@@ -49,7 +49,7 @@ class Listing:
     """Hold the candidates of one source, ordered by image id."""
 
     root: str
-    """Absolute path that was listed: a folder, or a manifest file."""
+    """Absolute path or URI that was listed: a folder, or a manifest file."""
     layout: Layout
     entries: tuple[Entry, ...]
     skipped: tuple[SkippedFile, ...] = ()

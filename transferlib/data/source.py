@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from transferlib.data.cache import CacheReader, DecodedCache, MissingPixelsError
 from transferlib.data.decode import BadImageError, Limits, decode_image
-from transferlib.data.facts import UnreadableFileError, read_file
+from transferlib.data.facts import Reading, read_files
 from transferlib.data.images import ImageTable
 from transferlib.data.manifest import Manifest
 from transferlib.data.schedule import Rows
@@ -87,9 +87,12 @@ class OpenSource:
 
         Raises:
             DataError: A file is gone or is no longer what the manifest says.
+            StorageUnreachableError: The store that a file is to be read from does not answer.
         """
         if self._reader is None:
-            return [self._decoded(int(row)) for row in rows]
+            uris = [self.images.uris[int(row)] for row in rows]
+            readings = read_files(uris, self._source.limits)
+            return [self._decoded(int(row), reading) for row, reading in zip(rows, readings, strict=True)]
         found = {int(row): self._find(int(row)) for row in rows}
         if missing := [row for row, pixels in found.items() if pixels is None]:
             self._rebuild(missing)
@@ -110,14 +113,16 @@ class OpenSource:
             if facts.reason or facts.sha256 != self.images.sha256[row]:
                 raise self._changed(row, facts.reason)
 
-    def _decoded(self, row: int) -> Pixels:
+    def _decoded(self, row: int, reading: Reading) -> Pixels:
         source = self._source
+        if isinstance(reading, Exception):
+            raise self._changed(row, str(reading))
+        data, _ = reading
+        if hashlib.sha256(data).hexdigest() != self.images.sha256[row]:
+            raise self._changed(row, "")
         try:
-            data, _ = read_file(self.images.uris[row], source.limits)
-            if hashlib.sha256(data).hexdigest() != self.images.sha256[row]:
-                raise self._changed(row, "")
             return decode_image(data, short_side=source.short_side, limits=source.limits).pixels
-        except (BadImageError, UnreadableFileError) as error:
+        except BadImageError as error:
             raise self._changed(row, str(error)) from None
 
     def _changed(self, row: int, reason: str) -> DataError:

@@ -7,15 +7,18 @@ import io
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from transferlib.data.folders import RealId, as_text, is_text
 from transferlib.data.listing import Entry, Listing, SkippedFile
-from transferlib.errors import DataError, unknown_name
+from transferlib.data.placement import as_text, is_text
+from transferlib.data.row_places import RowPlace, place_row
+from transferlib.errors import DataError, StorageError, UsageError, unknown_name
 from transferlib.names import SPLIT_ALIASES
+from transferlib.storage.locations import ObjectInfo
+from transferlib.storage.objects import find_objects, is_object, read_object
 
 TABLE_SUFFIXES = (".csv", ".jsonl")
 PATH_COLUMNS = ("path", "file_name")
@@ -23,33 +26,36 @@ COLUMNS = (*PATH_COLUMNS, "label", "split", "group")
 MOST_PROBLEMS_SHOWN = 10
 
 
-def list_table(path: Path) -> Listing:
+def list_table(path: str) -> Listing:
     """List the images that a manifest names; relative paths are relative to the manifest's folder.
 
     Args:
-        path: Absolute path of a .csv or .jsonl file.
+        path: Absolute path or URI of a .csv or .jsonl file. Rows may hold URIs in either.
 
     Raises:
         DataError: Not readable, columns missing, or wrong rows: all of them at once, by line.
+        StorageError: The store of a URI cannot be used.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = (read_object(path) if is_object(path) else Path(path).read_bytes()).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from None
-    rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else _jsonl_rows(text)
-    reading = _Reading(path.parent)
+    rows = _csv_rows(path, text) if path.lower().endswith(".csv") else _jsonl_rows(text)
+    folder = path.rpartition("/")[0] or "/"
+    reading = _Reading(folder)
     for line, row in rows:
         reading.take(line, row)
     if reading.problems:
         shown = reading.problems[:MOST_PROBLEMS_SHOWN]
         more = len(reading.problems) - len(shown)
         raise DataError("\n".join([f"{path}:", *shown, *([f"... and {more} more."] if more else [])]))
+    reading.look()
     if not reading.entries:
         missing = reading.skipped[0] if reading.skipped else None
         seen = f"; the first, {missing.image_id}: {missing.reason}" if missing else " (it has no rows)"
-        raise DataError(f"{path} names no file that exists{seen}. Relative paths are taken from {path.parent}.")
+        raise DataError(f"{path} names no file that exists{seen}. Relative paths are taken from {folder}.")
     return Listing(
-        root=str(path),
+        root=path,
         layout="manifest",
         entries=tuple(sorted(reading.entries, key=lambda entry: entry.image_id)),
         skipped=tuple(sorted(reading.skipped, key=lambda skipped: skipped.image_id)),
@@ -57,7 +63,7 @@ def list_table(path: Path) -> Listing:
     )
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _csv_rows(path: str, text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     header = [(name or "").strip() for name in reader.fieldnames or []]
     if not {"label"} <= set(header) or not set(PATH_COLUMNS) & set(header):
@@ -88,17 +94,41 @@ def _jsonl_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
         yield number, row if isinstance(row, dict) else "not a JSON object"
 
 
+class Unusable(NamedTuple):
+    """Say why what a row names is no candidate."""
+
+    reason: str
+
+
+def _real_file(path: str) -> Hashable | Unusable:
+    """Return what two names of one file have in common, or why it is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:
+        why = (getattr(error, "strerror", None) or str(error)).lower()
+        return Unusable(f"file cannot be read: {why}")
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else Unusable("not a regular file")
+
+
+def _real_object(uri: str, found: ObjectInfo | StorageError | None) -> Hashable | Unusable:
+    if found is None:
+        return Unusable("object cannot be read: it is not there")
+    return Unusable(f"object cannot be read: {found}") if isinstance(found, StorageError) else uri
+
+
 @dataclass
 class _Reading:
     """Turn rows into entries, and keep every mistake with its line."""
 
-    folder: Path
+    folder: str
+    """Of the manifest, absolute path or URI."""
     entries: list[Entry] = field(default_factory=list)
     skipped: list[SkippedFile] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     other_columns: set[str] = field(default_factory=set)
+    _named: list[Entry] = field(default_factory=list)
+    """Not looked for yet."""
     _given: dict[str, tuple[int, tuple[str, str | None, str | None]]] = field(default_factory=dict)
-    _sights: dict[tuple[RealId, str, str | None], str] = field(default_factory=dict)
 
     def take(self, line: int, row: dict[str, Any] | str) -> None:
         if isinstance(row, str):
@@ -106,53 +136,55 @@ class _Reading:
             return
         self.other_columns |= set(row) - set(COLUMNS)
         wrong: list[str] = []
-        path = self._path(row, wrong)
+        place = self._place(row, wrong)
         label = _label(row, wrong)
         split = _split(row, wrong)
         group = _text(row, "group", wrong) or None
-        if wrong:
+        if wrong or place is None:
             self.problems += [f"line {line}: {problem}" for problem in wrong]
             return
-        uri = os.path.normpath(self.folder / path)
-        image_id = PurePath(os.path.relpath(uri, self.folder)).as_posix()
+        image_id = place.image_id
         first = self._given.setdefault(image_id, (line, (label, split, group)))
         if first[0] == line:
-            self._look(image_id, uri, label, split, group)
+            self._named.append(Entry(image_id, place.uri, label, split, group))
         elif first[1] != (label, split, group):
             self.problems.append(
                 f"line {line}: {image_id!r} was given in line {first[0]} with another label, split or group; "
                 "an image has one of each."
             )
 
-    def _look(self, image_id: str, uri: str, label: str, split: str | None, group: str | None) -> None:
-        try:
-            found = os.stat(uri)
-        except (OSError, ValueError) as error:
-            why = (getattr(error, "strerror", None) or str(error)).lower()
-            self._skip(image_id, uri, label, f"file cannot be read: {why}", split)
-            return
-        first = self._sights.setdefault(((found.st_dev, found.st_ino), label, split), image_id)
-        if not stat.S_ISREG(found.st_mode):
-            self._skip(image_id, uri, label, "not a regular file", split)
-        elif first != image_id:
-            self._skip(image_id, uri, label, f"the same file as {first}", split)
-        elif not is_text(uri):
-            self._skip(image_id, uri, label, "path is not UTF-8; rename the file", split)
-        else:
-            self.entries.append(Entry(image_id, uri, label, split, group))
+    def look(self) -> None:
+        """Look for the files that were named; those that are not there, or there twice, become rows with a reason."""
+        objects = [named.uri for named in self._named if is_object(named.uri)]
+        found = dict(zip(objects, find_objects(objects), strict=True))
+        sights: dict[tuple[Hashable, str, str | None], str] = {}
+        for named in self._named:
+            real = _real_object(named.uri, found[named.uri]) if named.uri in found else _real_file(named.uri)
+            if isinstance(real, Unusable):
+                self._skip(named, real.reason)
+                continue
+            first = sights.setdefault((real, named.label, named.split), named.image_id)
+            if first != named.image_id:
+                self._skip(named, f"the same file as {first}")
+            elif not is_text(named.uri):
+                self._skip(named, "path is not UTF-8; rename the file")
+            else:
+                self.entries.append(named)
 
-    def _skip(self, image_id: str, uri: str, label: str, reason: str, split: str | None) -> None:
-        self.skipped.append(SkippedFile(as_text(image_id), as_text(uri), label, reason, split))
+    def _skip(self, named: Entry, reason: str) -> None:
+        uri = as_text(named.uri)
+        self.skipped.append(SkippedFile(as_text(named.image_id), uri, named.label, reason, named.split))
 
-    def _path(self, row: dict[str, Any], wrong: list[str]) -> str:
+    def _place(self, row: dict[str, Any], wrong: list[str]) -> RowPlace | None:
         given = [name for name in PATH_COLUMNS if row.get(name) not in (None, "")]
         if len(given) != 1:
             wrong.append(f"needs one of path and file_name, has {' and '.join(given) or 'neither'}.")
-            return ""
-        path = _text(row, given[0], wrong)
-        if "://" in path or "\0" in path:
-            wrong.append(f"{path!r} is no path on this machine; copy the images here and give their paths.")
-        return path
+            return None
+        try:
+            return place_row(self.folder, _text(row, given[0], wrong))
+        except (ValueError, UsageError) as error:
+            wrong.append(str(error))
+            return None
 
     def notes(self) -> tuple[str, ...]:
         """Return what of the manifest is not used."""

@@ -1,4 +1,4 @@
-"""What a `weights` setting means: torchvision's name, a file, a run folder or none. Loads no torch."""
+"""What a `weights` setting means: torchvision's name, a file, an object, a run folder or none. Loads no torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal
 
 from transferlib.errors import WeightsError
 from transferlib.models.stages import check_architecture
+from transferlib.storage.uris import is_uri, parse_uri
 
 NONE = "none"
 _FILE_SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -21,9 +22,9 @@ _FEATURES_ONLY = "IMAGENET1K_FEATURES"
 class WeightsChoice:
     """Say what kind of thing a `weights` setting names."""
 
-    kind: Literal["none", "torchvision", "file", "folder"]
+    kind: Literal["none", "torchvision", "file", "folder", "object"]
     value: str
-    """torchvision's enum name, or an absolute path; empty for none."""
+    """torchvision's enum name, an absolute path or an object's URI; empty for none."""
 
 
 def torchvision_weight_names(architecture: str) -> tuple[str, ...]:
@@ -41,17 +42,26 @@ def resolve_weights(weights: str, architecture: str) -> WeightsChoice:
     A file or folder of that name wins over torchvision's names; write ./NAME to mean a path in any case.
 
     Args:
-        weights: torchvision's enum name (with or without its class, or DEFAULT); a .pth, .pt or .safetensors file; a
-            run folder or a trial's folder in it; or "none".
+        weights: torchvision's enum name (with or without its class, or DEFAULT); a .pth, .pt or .safetensors file, or
+            the URI (s3://, gs://) of one; a run folder or a trial's folder in it; or "none".
         architecture: torchvision's name.
 
     Raises:
-        WeightsError: It names nothing that is there, or weights without a part that every strategy needs.
+        WeightsError: It names nothing that is there, or weights without a part that every strategy needs; whether an
+            object is there is told when it is fetched.
+        UsageError: A URI of another kind, or with credentials.
     """
     known = torchvision_weight_names(architecture)
     path = Path(weights).expanduser()
     if weights == NONE:
         return WeightsChoice("none", "")
+    if is_uri(weights):
+        if not weights.endswith(_FILE_SUFFIXES):
+            raise WeightsError(
+                f"--weights {weights}: an object with weights ends in {', '.join(_FILE_SUFFIXES)}. Of a run in an "
+                "object store give a trial's model: <run>/trials/<trial>/best.safetensors."
+            )
+        return WeightsChoice("object", parse_uri(weights).uri)
     if weights and path.exists():
         return WeightsChoice("folder" if path.is_dir() else "file", str(path.absolute()))
     name = weights.rpartition(".")[2] if "_Weights." in weights else weights
@@ -60,8 +70,8 @@ def resolve_weights(weights: str, architecture: str) -> WeightsChoice:
     if name in known:
         return WeightsChoice("torchvision", name)
     ways = (
-        f"{architecture} can start from {' or '.join(known)} (torchvision), a .pth or .safetensors file, "
-        f"a run folder, or {NONE}."
+        f"{architecture} can start from {' or '.join(known)} (torchvision), a .pth or .safetensors file "
+        f"(a path, or a URI: s3://, gs://), a run folder, or {NONE}."
     )
     if name == _FEATURES_ONLY:
         raise WeightsError(

@@ -17,6 +17,7 @@ from transferlib.errors import WeightsError
 from transferlib.models.downloads import TorchvisionWeights, fetch
 from transferlib.models.fingerprint import state_sha256
 from transferlib.models.matching import match_backbone
+from transferlib.models.remote_weights import fetch_weights
 from transferlib.models.run_weights import find_run_model
 from transferlib.models.weight_files import read_weight_file
 from transferlib.models.weight_names import resolve_weights
@@ -50,18 +51,21 @@ class SourceWeights:
     """What a user should know about them, one sentence each."""
 
 
-def load_source_weights(weights: str, architecture: str) -> SourceWeights | None:
+def load_source_weights(weights: str, architecture: str, cache_dir: Path | None = None) -> SourceWeights | None:
     """Load the weights that a setting names, checked against the network.
 
     Args:
-        weights: As in the spec: torchvision's enum name, a .pth or .safetensors file, a run folder, or "none".
+        weights: As in the spec: torchvision's enum name, a .pth or .safetensors file or the URI of one, a run folder,
+            or "none".
         architecture: torchvision's name.
+        cache_dir: Where an object is fetched to; None: the default cache folder.
 
     Returns:
         The weights; None for "none", and for "none" only.
 
     Raises:
         WeightsError: They cannot be had, do not match the network, are not finite, or lack a part.
+        StorageError: The store of a URI cannot be used.
     """
     choice = resolve_weights(weights, architecture)
     match choice.kind:
@@ -74,6 +78,8 @@ def load_source_weights(weights: str, architecture: str) -> SourceWeights | None
             return _from_file(model.path, architecture, model.origin, model.notes)
         case "file":
             return _from_file(Path(choice.value), architecture, Path(choice.value).name, ())
+        case "object":
+            return _from_file(fetch_weights(choice.value, cache_dir), architecture, choice.value, ())
 
 
 def _from_torchvision(weights: TorchvisionWeights) -> SourceWeights:

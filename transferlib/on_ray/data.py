@@ -19,7 +19,7 @@ import pyarrow as pa
 from transferlib.data.batches import Batch, Pixels, Renderer
 from transferlib.data.cache import DecodedCache
 from transferlib.data.decode import Limits
-from transferlib.data.facts import ImageFacts, inspect_file
+from transferlib.data.facts import ImageFacts, inspect_files
 from transferlib.data.schedule import PHASES, Rows, StepShare
 from transferlib.on_ray.lanes import run_lanes
 from transferlib.on_ray.mirroring import fetch_manifest
@@ -240,6 +240,6 @@ def ingest_block(block: pa.Table, cache: DecodedCache | None, limits: Limits) ->
         Columns sha256, width, height, reason.
     """
     uris = block.column("uri").to_pylist()
-    facts = [inspect_file(uri, limits) for uri in uris] if cache is None else cache.ingest(uris)
+    facts = inspect_files(uris, limits) if cache is None else cache.ingest(uris)
     columns = ("sha256", "width", "height", "reason")
     return pa.table({name: [getattr(fact, name) for fact in facts] for name in columns})

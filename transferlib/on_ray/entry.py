@@ -11,6 +11,7 @@ from pathlib import Path
 
 from transferlib.errors import TransferlibError, UsageError
 from transferlib.on_ray.mirroring import driver_mirror, node_folder
+from transferlib.on_ray.session import keep_to_loopback
 from transferlib.runs import RUN_ID, STORAGE_VARIABLE, RunFolder
 from transferlib.storage.uris import is_uri
 
@@ -30,9 +31,12 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) != 2:
         print(f"usage: {os.path.basename(argv[0])} RUN_FOLDER")
         return 2
+    is_on_cluster = STORAGE_VARIABLE in os.environ
+    if not is_on_cluster:
+        keep_to_loopback()
     from transferlib.on_ray.experiment import run_job
 
-    if STORAGE_VARIABLE not in os.environ:
+    if not is_on_cluster:
         return run_job(RunFolder(Path(argv[1]).absolute()))
     try:
         with cluster_run(argv[1], os.environ) as run, copied_output(run.job_log):

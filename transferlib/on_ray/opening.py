@@ -14,6 +14,7 @@ import torch
 from transferlib.comparison.plan import Plan
 from transferlib.data.augment import Augmentation
 from transferlib.data.batches import Renderer
+from transferlib.data.cache_dir import cache_folder
 from transferlib.errors import WeightsError
 from transferlib.models.weights import SourceWeights, load_source_weights
 from transferlib.on_ray.data import MIB, RayStream
@@ -25,13 +26,13 @@ from transferlib.training.trial import TrialInputs
 
 
 @lru_cache(maxsize=4)
-def load_source(weights: str, architecture: str, sha256: str) -> SourceWeights | None:
+def load_source(weights: str, architecture: str, sha256: str, cache_dir: Path) -> SourceWeights | None:
     """Load source weights and hold them against what the job settled.
 
     Raises:
         WeightsError: They changed since the job began.
     """
-    source = load_source_weights(weights, architecture)
+    source = load_source_weights(weights, architecture, cache_dir)
     if source is not None and source.sha256 != sha256:
         raise WeightsError(
             f"{weights} for {architecture} has sha256 {source.sha256[:12]}…, the run began with {sha256[:12]}…. "
@@ -58,7 +59,9 @@ def open_trial(run: RunFolder, trial: TrialSpec) -> TrialInputs:
         trial=trial,
         folder=run.trial(trial.trial_id),
         images=source.open().images,
-        source=load_source(spec.models.weights, trial.architecture, sha256) if uses_source else None,
+        source=load_source(spec.models.weights, trial.architecture, sha256, cache_folder(spec.data.cache))
+        if uses_source
+        else None,
         stream=RayStream(renderer, cpus=data_cpus(plan), memory_bytes=_stream_bytes(plan)),
         threads=plan.threads_per_worker,
         run_id=run.run_id,

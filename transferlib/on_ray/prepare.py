@@ -16,7 +16,8 @@ import ray
 from transferlib import __version__
 from transferlib.comparison.plan import Plan
 from transferlib.data.augment import Augmentation
-from transferlib.data.cache import DecodedCache, default_cache_dir
+from transferlib.data.cache import DecodedCache
+from transferlib.data.cache_dir import cache_folder
 from transferlib.data.decode import Limits
 from transferlib.data.manifest import Manifest
 from transferlib.data.mosaic import save_mosaic
@@ -52,7 +53,7 @@ def prepare_data(
         DataError: The images cannot serve.
         RunFolderError: They changed since the run began.
     """
-    listing = list_images(Path(spec.data.path))
+    listing = list_images(spec.data.path)
     limits = Limits(spec.data.max_pixels, spec.data.max_file_bytes)
     cache = _cache(spec, limits)
     uris = [entry.uri for entry in listing.entries]
@@ -89,8 +90,7 @@ def draw_mosaic(run: RunFolder, spec: JobSpec) -> None:
 def _cache(spec: JobSpec, limits: Limits) -> DecodedCache | None:
     if spec.data.cache.mode == "none":
         return None
-    folder = Path(spec.data.cache.dir) if spec.data.cache.dir else default_cache_dir()
-    return DecodedCache(folder, spec.short_side, limits)
+    return DecodedCache(cache_folder(spec.data.cache), spec.short_side, limits)
 
 
 def _refuse_changed_images(run: RunFolder, before: Manifest, now: Manifest) -> None:
@@ -141,7 +141,7 @@ def _prepare_models(spec_yaml: str, use_gpu: bool) -> Prepared | Exception:
     try:
         needs_source = any(get_strategy(name).uses_source for name in spec.strategies.names)
         for architecture in spec.models.architectures if needs_source else ():
-            source = load_source_weights(spec.models.weights, architecture)
+            source = load_source_weights(spec.models.weights, architecture, cache_folder(spec.data.cache))
             origins[architecture] = "none: random weights" if source is None else source.origin
             if source is not None:
                 sha256[architecture] = source.sha256

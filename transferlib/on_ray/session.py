@@ -1,7 +1,6 @@
 """The Ray that a job runs on: an instance of its own on this machine, or the cluster that started the job.
 
-Our own has a token of its own and a private temporary folder, and is gone when the job is. Ray 2.60 binds some ports to
-every interface whatever it is told; the token is what keeps strangers out.
+Our own has a token of its own and a private temporary folder, listens on loopback only, and is gone when the job is.
 """
 
 from __future__ import annotations
@@ -18,6 +17,9 @@ from pathlib import Path
 
 GIB = 1 << 30
 LOOPBACK = "127.0.0.1"
+
+ONE_NODE_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""At 0, a Ray keeps to 127.0.0.1 and takes no second node (the name tells where Ray does so by itself)."""
 
 # Read by Ray's processes when they start; none of them changes a result. RAY_AUTH_MODE is absent on purpose: left
 # unset, `ray.init` turns token authentication on by itself, while set after `import ray` only half of Ray sees it.
@@ -49,6 +51,14 @@ def object_store_bytes(memory_bytes: int, num_streams: int) -> int:
     return max(100 << 20, min(wanted, int(memory_bytes * 0.3), int(shutil.disk_usage("/dev/shm").free * 0.8)))
 
 
+def keep_to_loopback() -> None:
+    """Make a Ray that this process starts listen on loopback only; call it before `import ray`, which reads it.
+
+    Otherwise Ray 2.60 takes 127.0.0.1 for the machine's outward address, and binds most ports to every interface.
+    """
+    os.environ[ONE_NODE_VARIABLE] = "0"
+
+
 @contextmanager
 def local_ray(*, cpus: int, gpus: int, object_store: int, dashboard: bool = False) -> Iterator[None]:
     """Run a single-node Ray for the length of a `with` block.
@@ -63,6 +73,7 @@ def local_ray(*, cpus: int, gpus: int, object_store: int, dashboard: bool = Fals
 
     # Unix socket paths end at 107 bytes: the folder must be short, whatever TMPDIR says.
     base = tempfile.gettempdir()
+    # Ray opens its own folder to everybody; the one above it, with the token, stays ours alone.
     folder = Path(tempfile.mkdtemp(prefix="tl-", dir=base if len(base) <= 20 else "/tmp"))
     token = folder / "token"
     token.touch(mode=0o600)
@@ -89,7 +100,7 @@ def local_ray(*, cpus: int, gpus: int, object_store: int, dashboard: bool = Fals
             logging_level=logging.WARNING,
             log_to_driver=True,
             _node_ip_address=LOOPBACK,
-            _temp_dir=str(folder),
+            _temp_dir=str(folder / "ray"),
         )
         yield
     finally:

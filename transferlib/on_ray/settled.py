@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from transferlib.comparison.plan import Plan
-from transferlib.data.cache_dir import default_cache_dir
+from transferlib.data.cache_dir import cache_folder
 from transferlib.data.decode import Limits
 from transferlib.data.source import PixelSource
 from transferlib.runs import RunFolder, read_json
@@ -61,7 +61,7 @@ def pixel_source(run: RunFolder, spec: JobSpec) -> PixelSource:
     cache = spec.data.cache
     return PixelSource(
         manifest=str(run.manifest),
-        cache_dir=None if cache.mode == "none" else str(Path(cache.dir) if cache.dir else default_cache_dir()),
+        cache_dir=None if cache.mode == "none" else str(cache_folder(cache)),
         short_side=spec.short_side,
         limits=Limits(spec.data.max_pixels, spec.data.max_file_bytes),
     )

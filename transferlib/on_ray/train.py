@@ -15,6 +15,7 @@ import ray.train.torch
 import torch
 
 from transferlib.on_ray.ending import ended_by_its_own_error
+from transferlib.on_ray.interfaces import NodeTorchConfig
 from transferlib.on_ray.mirroring import trial_mirror
 from transferlib.on_ray.opening import logged_to, open_trial
 from transferlib.on_ray.settled import load_plan
@@ -71,7 +72,7 @@ def train_in_worker_group(run: RunFolder, trial: TrialSpec) -> None:
         trainer = ray.train.torch.TorchTrainer(
             _train_worker,
             train_loop_config={"run": str(run.path), "trial": trial.to_json()},
-            torch_config=ray.train.torch.TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+            torch_config=NodeTorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=plan.workers_per_trial,
                 use_gpu=plan.use_gpu,

@@ -14,6 +14,7 @@ from PIL import Image
 from transferlib.data.decode import BadImageError, Limits, decode_image
 from transferlib.data.facts import UnreadableFileError, read_file
 from transferlib.data.images import ImageTable
+from transferlib.errors import StorageError
 from transferlib.evaluation.metrics import score_images
 from transferlib.evaluation.predictions import Predictions
 
@@ -93,7 +94,7 @@ def thumbnail(uri: str, sha256: str, limits: Limits) -> tuple[str, str]:
         if hashlib.sha256(data).hexdigest() != sha256:
             return "", "the file has changed since the run"
         pixels = decode_image(data, short_side=THUMBNAIL_SIDE, limits=limits).pixels
-    except (UnreadableFileError, BadImageError) as error:
+    except (UnreadableFileError, BadImageError, StorageError) as error:
         return "", str(error)
     picture = Image.fromarray(pixels)
     picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))

@@ -108,11 +108,11 @@ class Loop:
             loss_sum = self.learner.train_step(batch, self.worker.rank, self.worker.world_size)
             self.state.position = Position(epoch, step + 1)
             self._exchange(step, batch.share.step_images, loss_sum)
-            self.state.sums.train_seconds += self._tick()
+            self._tick("train")
             if self._stop or self._save:
                 self._save_position()
         self._hear(self._signals.drain())
-        self.state.sums.train_seconds += self._tick()
+        self._tick("train")
 
     def _validate(self, batches: Iterator[Batch]) -> Logits:
         """Return the logits of all validation images in row order, float32 [N, K], the same on every rank."""
@@ -121,16 +121,20 @@ class Loop:
         self.learner.eval_mode()
         images = self.schedule.images
         rows = images.rows("val")
-        no_loss = torch.zeros((), device=self.worker.device)
+        no_loss, totals = torch.zeros((), device=self.worker.device), self.state.totals.val
         predicted: list[tuple[Rows, Tensor]] = []
         for step in range(math.ceil(len(rows) / self.schedule.eval_batch_size)):
             batch = self._next(batches, "val", step)
             predicted.append((batch.share.rows, self.learner.network.predict(batch)))
             self._exchange(step, 0, no_loss)
-            self._tick()
+            self._tick("val")
+            totals.steps += 1
+            totals.images += batch.share.step_images
+            self.observer.validation_step_done(self.state)
             if self._stop:
                 self._save_position()
         self._hear(self._signals.drain())
+        self._tick("val")
         return gather_logits(self.worker, predicted, rows, len(images.classes))
 
     def _finish_epoch(self, logits: Logits) -> EpochRecord:
@@ -172,7 +176,9 @@ class Loop:
         """Wait for a batch, which must be the one that comes next."""
         waiting = Clock()
         batch = next(batches, None)
-        self.state.sums.data_wait_s += waiting.seconds()
+        waited = waiting.seconds()
+        self.state.sums.data_wait_s += waited
+        self.state.totals.of(phase).data_wait_s += waited
         expected = (phase, self.state.position.epoch, step)
         got = None if batch is None else (batch.share.phase, batch.share.epoch, batch.share.step)
         if batch is None or got != expected:
@@ -197,6 +203,8 @@ class Loop:
                 raise self._non_finite(signal.loss_sum, "Training loss", signal.step)
             self.state.sums.loss += signal.loss_sum
             self.state.sums.images += signal.images
+            self.state.totals.train.images += signal.images
+            self.state.totals.train.steps += 1
             self.state.first_step_s = self.state.first_step_s or self.since_start.seconds()
             self.observer.step_done(self.state, signal.loss_sum / signal.images)
 
@@ -214,11 +222,14 @@ class Loop:
         self._since_save.lap()
         self._since_tick.lap()  # the state has been charged with what saving took
 
-    def _tick(self) -> float:
-        """Add the time since the last tick to the epoch's; return it, s."""
+    def _tick(self, phase: Phase | None = None) -> None:
+        """Add the time since the last tick to the epoch's and, where it went into steps, to their phase's."""
         seconds = self._since_tick.lap()
         self.state.sums.seconds += seconds
-        return seconds
+        if phase is not None:
+            self.state.totals.of(phase).seconds += seconds
+        if phase == "train":
+            self.state.sums.train_seconds += seconds
 
     def _non_finite(self, loss: float, what: str, step: int) -> NonFiniteLossError:
         epoch = self.state.position.epoch

@@ -29,6 +29,14 @@ class Observer(Protocol):
         """
         ...
 
+    def validation_step_done(self, state: TrainingState) -> None:
+        """Show a step of validation.
+
+        Args:
+            state: After it.
+        """
+        ...
+
     def save(self, state: TrainingState, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Keep a checkpoint; the time it takes is charged to the state.
 
@@ -78,6 +86,8 @@ class SilentObserver:
     def started(self, state: TrainingState) -> None: ...
 
     def step_done(self, state: TrainingState, loss: float) -> None: ...
+
+    def validation_step_done(self, state: TrainingState) -> None: ...
 
     def save(self, state: TrainingState, tensors: Mapping[str, Mapping[str, Tensor]]) -> None: ...
 

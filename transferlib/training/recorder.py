@@ -10,9 +10,11 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from transferlib import records
+from transferlib.data.schedule import Position
 from transferlib.models.weights import state_sha256
 from transferlib.records import EpochRecord, TrialProgress, TrialResult
 from transferlib.runs import write_atomic
@@ -20,8 +22,10 @@ from transferlib.training.checkpoint import CheckpointStore
 from transferlib.training.export import model_metadata, save_predictions, write_model
 from transferlib.training.inputs import TrialInputs
 from transferlib.training.learner import Learner
+from transferlib.training.lr_schedule import LrSchedule
 from transferlib.training.network import Logits
-from transferlib.training.state import EpochSums, TrainingState
+from transferlib.training.state import EpochSums, TrainingState, take_up_totals
+from transferlib.training.vitals import VitalSigns
 
 log = logging.getLogger("transferlib.training")
 
@@ -33,12 +37,18 @@ class TrialRecorder:
 
     Args:
         inputs: Of the trial; its folder exists.
+        device: That this process trains on.
     """
 
-    def __init__(self, inputs: TrialInputs) -> None:
+    def __init__(self, inputs: TrialInputs, device: torch.device | str = "cpu") -> None:
         self._inputs = inputs
         self._folder = inputs.folder
         self._num_steps = inputs.schedule().num_train_steps
+        training = inputs.job.training
+        self._lr_schedule = LrSchedule.from_epochs(training.epochs, training.warmup_epochs, self._num_steps)
+        self._stage_factors = inputs.stage_factors()
+        self._vital_signs = VitalSigns(torch.device(device))
+        self._loss = 0.0
         self._store = CheckpointStore(inputs.folder.checkpoints)
         self._started_at = time.time()
         self._num_restarts = 0
@@ -50,16 +60,22 @@ class TrialRecorder:
         before = self._read_progress()
         if before is not None:
             self._started_at, self._num_restarts = before.started_at, before.num_restarts + 1
+        state.totals = take_up_totals(state.totals, before.totals if before is not None else None)
         self._store.discard_after(state.position)
         # Epochs that are in no checkpoint are run again, so their rows go: each epoch stands there once.
         write_atomic(self._folder.metrics, metrics_csv(state.records), is_durable=False)
         self._shown = dataclasses.replace(state.sums)
+        self._loss = _last_loss(state)
         self._show(state, "running")
 
     def step_done(self, state: TrainingState, loss: float) -> None:
         """Replace `progress.json`, at most twice a second."""
-        if time.monotonic() - self._shown_at >= _PROGRESS_EVERY_S:
-            self._show(state, "running", loss)
+        self._loss = loss
+        self._show_if_due(state)
+
+    def validation_step_done(self, state: TrainingState) -> None:
+        """Replace `progress.json`, at most twice a second."""
+        self._show_if_due(state)
 
     def save(self, state: TrainingState, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Write a checkpoint to the store.
@@ -68,8 +84,10 @@ class TrialRecorder:
             CheckpointError: It could not be written.
         """
 
+        num_bytes = sum(tensor.nbytes for named in tensors.values() for tensor in named.values())
+
         def state_after(seconds: float) -> dict[str, object]:
-            state.charge_checkpoint(seconds)
+            state.charge_checkpoint(seconds, num_bytes)
             return {**state.to_plain(), "identity": self._inputs.identity()}
 
         self._store.save(state.position, tensors, state_after)
@@ -79,7 +97,8 @@ class TrialRecorder:
         record = state.records[-1]
         write_atomic(self._folder.metrics, metrics_csv(state.records), is_durable=False)
         self._shown = EpochSums()
-        self._show(state, "running", record.train_loss)
+        self._loss = record.train_loss
+        self._show(state, "running")
         log.info(
             "Epoch %d of at most %d: train loss %.4f, val loss %.4f, val accuracy %.4f%s; %.1f s, checkpoint %.2f s.",
             *(record.epoch + 1, self._inputs.job.training.epochs, record.train_loss, record.val_loss),
@@ -114,7 +133,11 @@ class TrialRecorder:
         """Drop the checkpoints."""
         self._store.drop()
 
-    def _show(self, state: TrainingState, name: records.TrialState, loss: float = 0.0, reason: str = "") -> None:
+    def _show_if_due(self, state: TrainingState) -> None:
+        if time.monotonic() - self._shown_at >= _PROGRESS_EVERY_S:
+            self._show(state, "running")
+
+    def _show(self, state: TrainingState, name: records.TrialState, reason: str = "") -> None:
         sums, shown = state.sums, self._shown
         train_seconds, seconds = sums.train_seconds - shown.train_seconds, sums.seconds - shown.seconds
         images, wait = sums.images - shown.images, sums.data_wait_s - shown.data_wait_s
@@ -127,15 +150,25 @@ class TrialRecorder:
             num_steps=self._num_steps,
             images_per_s=images / train_seconds if train_seconds > 0.0 else state.images_per_s,
             data_wait_share=min(1.0, wait / seconds) if seconds > 0.0 else 0.0,
-            loss=loss,
+            loss=self._loss,
             val_accuracy=[record.val_accuracy for record in state.records],
             started_at=self._started_at,
             updated_at=time.time(),
             reason=reason,
             num_restarts=self._num_restarts,
+            totals=state.totals,
+            stage_lrs=self._stage_lrs(state.position),
+            val_loss=state.records[-1].val_loss if state.records else None,
+            **dataclasses.asdict(self._vital_signs.read()),
         )
         write_atomic(self._folder.progress, progress.to_json() + "\n", is_durable=False)
         self._shown, self._shown_at = dataclasses.replace(sums), time.monotonic()
+
+    def _stage_lrs(self, position: Position) -> dict[str, float]:
+        """Return each stage's rate at the train step before a position; at the first step before that."""
+        step = max(0, position.epoch * self._num_steps + position.step - 1)
+        head_lr = self._inputs.trial.lr * self._lr_schedule.factor(step)
+        return {stage: factor * head_lr for stage, factor in self._stage_factors.items()}
 
     def _read_progress(self) -> TrialProgress | None:
         try:
@@ -143,8 +176,18 @@ class TrialRecorder:
         except FileNotFoundError:
             return None
         except (json.JSONDecodeError, TypeError):
-            log.warning("%s cannot be read; restarts are counted anew.", self._folder.progress)
+            log.warning(
+                "%s cannot be read; restarts and totals since the last checkpoint are counted anew.",
+                self._folder.progress,
+            )
             return None
+
+
+def _last_loss(state: TrainingState) -> float:
+    """Return the mean training loss of the newest epoch that has steps; 0 before the first step."""
+    if state.sums.images:
+        return state.sums.loss / state.sums.images
+    return state.records[-1].train_loss if state.records else 0.0
 
 
 def metrics_csv(rows: Sequence[EpochRecord]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transferlib.data.schedule import Position
-from transferlib.records import EpochRecord
+from transferlib.records import EpochRecord, PhaseTotals, TrialTotals
 
 _START = Position(0, 0)
 
@@ -61,6 +61,8 @@ class TrainingState:
     """Over all starts."""
     first_step_s: float = 0.0
     """Seconds from the first start to its first finished step; 0 before that."""
+    totals: TrialTotals = field(default_factory=TrialTotals)
+    """Over all starts; the first rank's are kept."""
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -68,7 +70,7 @@ class TrainingState:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> TrainingState:
-        """Read what `to_plain` returned."""
+        """Read what `to_plain` returned, now or in a version that had no totals: they then begin at zero."""
         best = plain["best"]
         return cls(
             position=Position(*plain["position"]),
@@ -77,10 +79,18 @@ class TrainingState:
             best=None if best is None else BestEpoch(**{**best, "position": Position(*best["position"])}),
             peak_memory_bytes=plain["peak_memory_bytes"],
             first_step_s=plain["first_step_s"],
+            totals=TrialTotals.from_plain(plain["totals"]) if "totals" in plain else TrialTotals(),
         )
 
-    def charge_checkpoint(self, seconds: float) -> None:
-        """Add the time of writing a checkpoint to its epoch: the one just finished, or else the one in progress."""
+    def charge_checkpoint(self, seconds: float, num_bytes: int = 0) -> None:
+        """Add what a checkpoint took to the totals and to its epoch: the one just finished, or the one in progress.
+
+        Args:
+            seconds: Of writing it.
+            num_bytes: Of its tensors.
+        """
+        self.totals.checkpoint_s += seconds
+        self.totals.checkpoint_bytes += num_bytes
         if self.position.step == 0 and self.records:
             last = self.records[-1]
             self.records[-1] = dataclasses.replace(
@@ -101,3 +111,30 @@ class TrainingState:
         images = sum(record.images for record in self.records) + self.sums.images
         seconds = sum(record.train_seconds for record in self.records) + self.sums.train_seconds
         return images / seconds if seconds > 0.0 else 0.0
+
+
+def take_up_totals(saved: TrialTotals, shown: TrialTotals | None) -> TrialTotals:
+    """Return the totals that a trial goes on with, so that none of them ever falls.
+
+    Work that a lost process did after its last checkpoint stays counted, and its train steps count as steps to be done
+    again: train steps less redone ones are then again those that the checkpoint has behind it.
+
+    Args:
+        saved: Of the checkpoint that training goes on from.
+        shown: The last that the process before showed, as far as it got; None: nothing is known of it.
+    """
+    if shown is None:
+        return saved
+    totals = TrialTotals(
+        train=_larger(saved.train, shown.train),
+        val=_larger(saved.val, shown.val),
+        checkpoint_s=max(saved.checkpoint_s, shown.checkpoint_s),
+        checkpoint_bytes=max(saved.checkpoint_bytes, shown.checkpoint_bytes),
+    )
+    standing = saved.train.steps - saved.steps_redone
+    totals.steps_redone = totals.train.steps - standing
+    return totals
+
+
+def _larger(one: PhaseTotals, other: PhaseTotals) -> PhaseTotals:
+    return PhaseTotals(*(max(pair) for pair in zip(dataclasses.astuple(one), dataclasses.astuple(other), strict=True)))

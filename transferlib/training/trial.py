@@ -67,7 +67,7 @@ def train_trial(inputs: TrialInputs, worker: Worker) -> Generator[EpochRecord, N
             yield from Loop(learner, state, schedule, worker, observer, inputs.job.training, since_start).run(batches)
             ended = _result(inputs, worker, learner, state, "done", sha256=observer.publish(state, learner))
         except NonFiniteLossError as error:
-            ended = _result(inputs, worker, learner, state, "failed", str(error))
+            ended = _result(inputs, worker, learner, state, "failed", str(error), error=type(error).__name__)
         except StoppedError as error:
             ended = _result(inputs, worker, learner, state, "stopped", str(error))
     observer.ended(state, ended)
@@ -140,7 +140,7 @@ def _is_finished(inputs: TrialInputs) -> bool:
 
 
 def _observer(inputs: TrialInputs, worker: Worker) -> Observer:
-    return TrialRecorder(inputs) if worker.rank == 0 else SilentObserver()
+    return TrialRecorder(inputs, worker.device) if worker.rank == 0 else SilentObserver()
 
 
 def _result(
@@ -150,6 +150,7 @@ def _result(
     state: TrainingState,
     how: TrialState,
     reason: str = "",
+    error: str = "",
     sha256: str = "",
 ) -> TrialResult:
     trial, best = inputs.trial, state.best
@@ -163,6 +164,7 @@ def _result(
         lr=trial.lr,
         state=how,
         reason=reason,
+        error=error,
         best_epoch=-1 if best is None else best.epoch,
         epochs=len(state.records),
         **of_best,

@@ -1,0 +1,236 @@
+"""HTTP to a head's dashboard: a time limit on everything, the cluster's token, and errors that say what to do.
+
+Ray's own client has no limits, is overridden by RAY_ADDRESS whatever it is told, and takes a second to import. The
+REST interface it speaks is documented and small.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import socket
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from transferlib.addresses import DEFAULT_PORT, ClusterAddress
+from transferlib.errors import ClusterUnreachableError
+
+T = TypeVar("T")
+
+DEFAULT_TOKEN = "~/.ray/auth_token"
+LOOPBACKS = frozenset({"localhost", "127.0.0.1", "::1"})
+GRPC_SETTINGS = b"\x00\x00\x12\x04"
+"""How a gRPC server begins what it says: the frame header of HTTP/2 settings."""
+
+
+class ConnectionLostError(ClusterUnreachableError):
+    """Report that no whole answer came: whether the head did what was asked is not known."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Hold what a head answered; named as Ray's own client reads it."""
+
+    status_code: int
+    text: str
+
+    def json(self) -> Any:
+        """Return the body as a value."""
+        return json.loads(self.text)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follow no redirect: the token would travel with it, to wherever it leads."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+class HeadHttp:
+    """Ask a head's dashboard.
+
+    Args:
+        address: Of the dashboard.
+        timeout_s: Limit of a call, from name look-up to the last byte.
+        environ: Environment variables; None: this process's.
+    """
+
+    def __init__(
+        self, address: ClusterAddress, *, timeout_s: float = 10.0, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self.address = address
+        self.timeout_s = timeout_s
+        self._environ = os.environ if environ is None else environ
+        token = find_token(address, self._environ)
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # No proxy leads to this machine's own loopback.
+        proxies = [urllib.request.ProxyHandler({})] if urlsplit(address.url).hostname in LOOPBACKS else []
+        self._opener = urllib.request.build_opener(*proxies, _NoRedirect())
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        data: bytes | None = None,
+        json_data: Any = None,
+        timeout_s: float | None = None,
+    ) -> Answer:
+        """Send a request and return the answer, whatever its status, but for those of a closed door.
+
+        Args:
+            method: GET, POST, PUT or DELETE.
+            path: From the slash on.
+            data: Body as bytes.
+            json_data: Body as a value.
+            timeout_s: Limit of this call; None: the usual one.
+
+        Raises:
+            ConnectionLostError: No connection, or no whole answer in time.
+            ClusterUnreachableError: The token is missing or wrong, or this is no Ray head.
+        """
+        limit = self.timeout_s if timeout_s is None else timeout_s
+        headers = dict(self.headers)
+        if json_data is not None:
+            data = json.dumps(json_data).encode()
+            headers["Content-Type"] = "application/json"
+        elif data is not None:
+            headers["Content-Type"] = "application/octet-stream"
+        request = urllib.request.Request(self.address.url + path, data=data, headers=headers, method=method)
+        try:
+            answer = within(limit, lambda: self._open(request, limit))
+        except (OSError, HTTPException) as error:
+            raise ConnectionLostError(self._explain(error, limit)) from None
+        self._check(answer)
+        return answer
+
+    def _open(self, request: urllib.request.Request, limit_s: float) -> Answer:
+        try:
+            response = self._opener.open(request, timeout=limit_s)
+        except urllib.error.HTTPError as error:
+            response = error
+        with response:
+            return Answer(int(response.status), response.read().decode(errors="replace"))
+
+    def _check(self, answer: Answer) -> None:
+        if answer.status_code == 401 and not self.headers:
+            raise ClusterUnreachableError(
+                f"The cluster at {self.address} wants a token, and there is none here. Put the cluster's token into "
+                f"{DEFAULT_TOKEN}, or set RAY_AUTH_TOKEN_PATH to the file that holds it."
+            )
+        if answer.status_code in (401, 403):
+            where = token_source(self.address, self._environ) or "nowhere"
+            raise ClusterUnreachableError(
+                f"The cluster at {self.address} does not take the token from {where} ({answer.status_code}: "
+                f"{_first_line(answer.text)}). Put the cluster's own token there, or set RAY_AUTH_TOKEN_PATH to the "
+                "file that holds it."
+            )
+        if 300 <= answer.status_code < 400:
+            raise ClusterUnreachableError(
+                f"{self.address} answers with a redirect ({answer.status_code}), as no Ray head does. Give the address "
+                f"of the dashboard itself (port {DEFAULT_PORT} unless changed), or open a tunnel to it."
+            )
+
+    def _explain(self, error: Exception, limit_s: float) -> str:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        parts = urlsplit(self.address.url)
+        start = f"The cluster at {self.address} cannot be reached: "
+        if isinstance(reason, socket.gaierror):
+            return f"{start}no host is called {parts.hostname!r}. Is the name right, and known on this machine?"
+        if isinstance(reason, TimeoutError):
+            return f"{start}no answer within {limit_s:g} s. Is the head up, and does no firewall stand between?"
+        if isinstance(reason, ConnectionRefusedError):
+            return f"{start}nothing listens at port {parts.port or _port_of(parts.scheme)}. {self._next_step()}"
+        if isinstance(reason, ssl.SSLError):
+            return (
+                f"{start}{reason}. Is https:// right there? A certificate of your own: set SSL_CERT_FILE to the file "
+                "that holds its issuer."
+            )
+        if isinstance(reason, HTTPException):
+            return f"{start}what answers there does not speak HTTP. The dashboard's port is {DEFAULT_PORT} unless changed."
+        return f"{start}{reason or type(reason).__name__}. {self._next_step()}"
+
+    def _next_step(self) -> str:
+        if self.address.origin == "submit cluster up":
+            return "It has ended: submit cluster down forgets it, submit cluster up starts another."
+        return f"Is the head up with its dashboard (port {DEFAULT_PORT} unless changed), and bound to more than loopback?"
+
+
+def within(limit_s: float, call: Callable[[], T]) -> T:
+    """Return what a call returns, or give up on it.
+
+    A socket's own time limit covers neither the look-up of a name nor an answer that comes byte by byte.
+
+    Args:
+        limit_s: Seconds.
+        call: Left behind in a thread of its own when it takes longer.
+
+    Raises:
+        TimeoutError: It took longer.
+    """
+    results: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            results.put((call(), None))
+        except BaseException as error:  # handed over, whatever it is
+            results.put((None, error))
+
+    threading.Thread(target=run, daemon=True, name="head-http").start()
+    try:
+        value, error = results.get(timeout=limit_s)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {limit_s:g} s") from None
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]
+
+
+def find_token(address: ClusterAddress, environ: Mapping[str, str]) -> str:
+    """Return the cluster's token, or "": its own file's, else RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token.
+
+    Args:
+        address: Knows the token's file for a cluster of ours.
+        environ: Environment variables.
+
+    Raises:
+        ClusterUnreachableError: The file that was named cannot be read.
+    """
+    source = token_source(address, environ)
+    if source in ("", "RAY_AUTH_TOKEN"):
+        return environ.get("RAY_AUTH_TOKEN", "").strip()
+    try:
+        return Path(source).expanduser().read_text().strip()
+    except OSError as error:
+        raise ClusterUnreachableError(
+            f"The token of the cluster at {address} cannot be read from {source}: {error.strerror}. "
+            "Set RAY_AUTH_TOKEN_PATH to the file that holds it."
+        ) from None
+
+
+def token_source(address: ClusterAddress, environ: Mapping[str, str]) -> str:
+    """Return where the token comes from, a file's path or RAY_AUTH_TOKEN; "" where there is none."""
+    if address.token_path is not None:
+        return str(address.token_path)
+    if environ.get("RAY_AUTH_TOKEN", "").strip():
+        return "RAY_AUTH_TOKEN"
+    if environ.get("RAY_AUTH_TOKEN_PATH"):
+        return environ["RAY_AUTH_TOKEN_PATH"]
+    return DEFAULT_TOKEN if Path(DEFAULT_TOKEN).expanduser().is_file() else ""
+
+
+def _port_of(scheme: str) -> int:
+    return 443 if scheme == "https" else 80
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0][:200]

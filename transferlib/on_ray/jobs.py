@@ -1,0 +1,275 @@
+"""Jobs on a Ray cluster: send, find, follow, stop. Every call has a time limit, and a repeated one does no harm."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import quote
+
+from transferlib.addresses import DEFAULT_PORT, ClusterAddress
+from transferlib.errors import ClusterUnreachableError, TransferlibError, UsageError
+from transferlib.on_ray.head_http import Answer, ConnectionLostError, HeadHttp
+
+JobStatus = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
+ENDED: frozenset[str] = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
+
+EXISTS = "already exists"
+STOP_TIMEOUT_S = 40.0
+"""The head waits up to 30 s for its own agent."""
+RECONNECT_S = 1.0
+
+
+@dataclass(frozen=True)
+class JobState:
+    """Say what a head knows of a job."""
+
+    submission_id: str
+    status: JobStatus
+    message: str = ""
+    """Ray's own words."""
+    exit_code: int | None = None
+    """None: it has not ended, or not by itself (stopped, or lost with its node)."""
+    started_at: float | None = None
+    """Unix time."""
+    ended_at: float | None = None
+    """Unix time."""
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether it will not run any more."""
+        return self.status in ENDED
+
+
+class JobsClient:
+    """Speak to a cluster's Jobs API.
+
+    Args:
+        address: Of its dashboard.
+        timeout_s: Limit of a call; uploading, submitting and stopping have longer ones.
+
+    Raises:
+        ClusterUnreachableError: It does not answer, does not take our token, or is no Ray head.
+    """
+
+    def __init__(self, address: ClusterAddress, *, timeout_s: float = 10.0) -> None:
+        self.address = address
+        self._http = HeadHttp(address, timeout_s=timeout_s)
+        self.ray_version = self._ask_version()
+
+    def submit(
+        self,
+        submission_id: str,
+        entrypoint: str,
+        *,
+        working_dir: Path,
+        py_modules: Sequence[Path] = (),
+        env_vars: Mapping[str, str],
+        metadata: Mapping[str, str],
+    ) -> bool:
+        """Send a job; what it needs is uploaded once, by content.
+
+        Args:
+            submission_id: Of our choice; one job has it, however often this is called.
+            entrypoint: A shell command, run in the working directory on the head node.
+            working_dir: Folder that travels.
+            py_modules: Packages and wheels that travel.
+            env_vars: Of the job and its workers. They come back in clear from the API: no secrets.
+            metadata: Shown beside the job.
+
+        Returns:
+            False: a job of this id was there already, and nothing was started.
+
+        Raises:
+            ClusterUnreachableError: The connection was lost, twice.
+            UsageError: The head refuses the job.
+        """
+        if self.find(submission_id) is not None:
+            return False
+        try:
+            return self._send(submission_id, entrypoint, working_dir, py_modules, env_vars, metadata)
+        except ConnectionLostError:
+            if self.find(submission_id) is None:
+                # Had the first arrived after all, the second is told so, and nothing runs twice.
+                self._send(submission_id, entrypoint, working_dir, py_modules, env_vars, metadata)
+            return True
+
+    def _send(
+        self,
+        submission_id: str,
+        entrypoint: str,
+        working_dir: Path,
+        py_modules: Sequence[Path],
+        env_vars: Mapping[str, str],
+        metadata: Mapping[str, str],
+    ) -> bool:
+        from transferlib.on_ray.packages import send_job
+
+        try:
+            send_job(
+                self._http,
+                submission_id,
+                entrypoint,
+                working_dir=working_dir,
+                py_modules=py_modules,
+                env_vars=env_vars,
+                metadata=metadata,
+            )
+        except (RuntimeError, ValueError) as error:  # Ray's client knows no others for what a head refuses
+            if EXISTS in str(error):
+                return False
+            raise UsageError(
+                f"The cluster at {self.address} refuses the job {submission_id}: {_last_line(str(error))}"
+            ) from None
+        return True
+
+    def find(self, submission_id: str) -> JobState | None:
+        """Return what the head knows of a job; None: nothing (it was started anew since, or never had it)."""
+        answer = self._http.ask("GET", _path(submission_id))
+        return None if answer.status_code == 404 else _state(self._value(answer))
+
+    def jobs(self) -> list[JobState]:
+        """Return all jobs that were sent to this head, oldest first."""
+        found = self._value(self._http.ask("GET", "/api/jobs/"))
+        states = [_state(job) for job in found if job.get("type") == "SUBMISSION"]
+        return sorted(states, key=lambda state: (state.started_at or 0.0, state.submission_id))
+
+    def stop(self, submission_id: str) -> bool:
+        """Ask a job to stop: SIGTERM, then SIGKILL after RAY_JOB_STOP_WAIT_TIME_S of its own environment.
+
+        Returns:
+            False: it was not running, or the head does not know it.
+        """
+        answer = self._http.ask("POST", _path(submission_id, "/stop"), timeout_s=STOP_TIMEOUT_S)
+        return answer.status_code != 404 and bool(self._value(answer)["stopped"])
+
+    def delete(self, submission_id: str) -> None:
+        """Take a job that has ended off the head's list; its log stays on the head's disk."""
+        answer = self._http.ask("DELETE", _path(submission_id), timeout_s=STOP_TIMEOUT_S)
+        if answer.status_code != 404:
+            self._value(answer)
+
+    def logs(self, submission_id: str) -> str:
+        """Return all that a job has printed so far.
+
+        Raises:
+            UsageError: The head does not know the job.
+        """
+        answer = self._http.ask("GET", _path(submission_id, "/logs"))
+        if answer.status_code == 404:
+            raise UsageError(self._unknown(submission_id))
+        return str(self._value(answer)["logs"])
+
+    def follow_logs(self, submission_id: str) -> Iterator[str]:
+        """Yield what a job prints as it comes, from its first line; end with the job.
+
+        A connection that breaks is made anew, and nothing comes twice.
+
+        Raises:
+            ClusterUnreachableError: The head is gone.
+            UsageError: The head does not know the job.
+        """
+        if self.find(submission_id) is None:
+            raise UsageError(self._unknown(submission_id))
+        given = 0
+        while True:
+            passed = 0
+            for chunk in self._tail(submission_id):
+                passed += len(chunk)
+                fresh = chunk[max(0, len(chunk) - max(0, passed - given)) :]
+                if fresh:
+                    given += len(fresh)
+                    yield fresh
+            state = self.find(submission_id)
+            if state is None:
+                return
+            if state.has_ended:
+                if rest := self.logs(submission_id)[given:]:
+                    yield rest
+                return
+            time.sleep(RECONNECT_S)
+
+    def _tail(self, submission_id: str) -> Iterator[str]:
+        """Yield the head's log stream until it closes or breaks."""
+        import aiohttp
+
+        # A quiet job sends nothing for hours: pings, not silence, tell whether the head is there.
+        limit = self._http.timeout_s
+        loop = asyncio.new_event_loop()
+        session: aiohttp.ClientSession | None = None
+
+        async def connect() -> tuple[aiohttp.ClientSession, aiohttp.ClientWebSocketResponse]:
+            opened = aiohttp.ClientSession(headers=self._http.headers, trust_env=True)
+            try:
+                url = self.address.url + _path(submission_id, "/logs/tail")
+                async with asyncio.timeout(limit):
+                    return opened, await opened.ws_connect(url, heartbeat=limit, max_msg_size=0)
+            except BaseException:
+                await opened.close()
+                raise
+
+        try:
+            session, socket = loop.run_until_complete(connect())
+            while (message := loop.run_until_complete(socket.receive())).type is aiohttp.WSMsgType.TEXT:
+                yield str(message.data)
+        except (aiohttp.ClientError, OSError):
+            return  # the caller asks how the job is, which says why
+        finally:
+            if session is not None:
+                loop.run_until_complete(session.close())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+    def _ask_version(self) -> str:
+        answer = self._http.ask("GET", "/api/version")
+        try:
+            return str(answer.json()["ray_version"])
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise ClusterUnreachableError(
+                f"What answers at {self.address} is no Ray head ({answer.status_code} to /api/version). Give the "
+                f"address of the dashboard (port {DEFAULT_PORT} unless changed)."
+            ) from None
+
+    def _value(self, answer: Answer) -> Any:
+        if answer.status_code == 200:
+            return answer.json()
+        raise TransferlibError(
+            f"The cluster at {self.address} answers {answer.status_code}: {_last_line(answer.text)}. "
+            "Its dashboard's logs (<Ray's temp dir>/session_latest/logs/dashboard*.log) say more."
+        )
+
+    def _unknown(self, submission_id: str) -> str:
+        return (
+            f"The cluster at {self.address} does not know the job {submission_id}: its head was started anew since, "
+            "and forgets all jobs then. The run folder keeps what the job printed (log/job.log)."
+        )
+
+
+def _path(submission_id: str, rest: str = "") -> str:
+    return f"/api/jobs/{quote(submission_id, safe='')}{rest}"
+
+
+def _state(job: Mapping[str, Any]) -> JobState:
+    return JobState(
+        submission_id=str(job["submission_id"] or job["job_id"]),
+        status=cast(JobStatus, str(job["status"])),
+        message=str(job.get("message") or ""),
+        exit_code=job.get("driver_exit_code"),
+        started_at=_seconds(job.get("start_time")),
+        ended_at=_seconds(job.get("end_time")),
+        metadata={str(key): str(value) for key, value in (job.get("metadata") or {}).items()},
+    )
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return milliseconds / 1000 if milliseconds else None
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[-1][:500] if lines else "nothing"

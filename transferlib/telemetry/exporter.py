@@ -1,0 +1,234 @@
+"""Serve a job's series to Prometheus from the job's own process, for as long as the job lives and is looked at."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from socketserver import TCPServer, ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from transferlib.comparison.plan import Plan
+from transferlib.data.cache_dir import cache_folder
+from transferlib.errors import UsageError
+from transferlib.runs import RunFolder
+from transferlib.spec import JobSpec
+from transferlib.telemetry.catalogue import CATALOGUE, Series
+from transferlib.telemetry.discovery import announced, metrics_dir
+from transferlib.telemetry.feed import Feed
+from transferlib.telemetry.linger import MOST_S, Scrapes
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+HOST_VARIABLE = "TRANSFERLIB_METRICS_HOST"
+PORT_VARIABLE = "TRANSFERLIB_METRICS_PORT"
+TARGET_VARIABLE = "TRANSFERLIB_METRICS_TARGET"
+LINGER_VARIABLE = "TRANSFERLIB_METRICS_LINGER_S"
+_REQUEST_TIMEOUT_S = 10
+_EVERYWHERE = ("", "0.0.0.0", "::")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Say where to serve; an administrator's to choose, so from environment variables."""
+
+    host: str = "127.0.0.1"
+    """Address to listen at."""
+    port: int = 0
+    """0: a free one."""
+    target_host: str = ""
+    """Name that Prometheus reaches this host by; empty: from `host`."""
+    linger_s: float = 0.0
+    """Seconds that a job that was never scraped waits for its first scrape when it has ended."""
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+        """Read them.
+
+        Raises:
+            UsageError: One is no number, or out of range.
+        """
+        host = environ.get(HOST_VARIABLE, "") or cls.host
+        port = _number(environ, PORT_VARIABLE, 65535, "a port, 0 for any free one")
+        linger_s = _number(environ, LINGER_VARIABLE, MOST_S, "seconds")
+        return cls(host, int(port), environ.get(TARGET_VARIABLE, ""), linger_s)
+
+
+@contextmanager
+def serve_metrics(run: RunFolder, plan: Plan) -> Iterator[None]:
+    """Serve a job's series for the length of a `with` block; then wait for the scrape that sees how it ended.
+
+    What stands in the way of serving is told in the run's messages; it never ends a job.
+
+    Args:
+        run: Its folder, with `spec.yaml` in it.
+        plan: Of the run.
+    """
+    scrapes = Scrapes()
+    with ExitStack() as stack:
+        is_served = False
+        try:
+            settings = Settings.from_environ(os.environ)
+            port = stack.enter_context(_listening(_feed(run, plan), settings, scrapes))
+            is_served = True
+            stack.enter_context(announced(metrics_dir(), run.run_id, f"{_target_host(settings)}:{port}"))
+        except (OSError, UsageError) as error:
+            what = "Prometheus does not find this job's metrics" if is_served else "No metrics are served"
+            _warn(run, f"warning: {what}: {str(error).rstrip('.')}. The job goes on.")
+        try:
+            yield
+        finally:
+            if is_served:
+                settings = Settings.from_environ(os.environ)
+                scrapes.wait_for_last(settings.linger_s, run.stop_flag.exists)
+
+
+@contextmanager
+def _listening(feed: Feed, settings: Settings, scrapes: Scrapes) -> Iterator[int]:
+    """Answer scrapes in threads; yield the port."""
+    server = _Server(settings.host, settings.port)
+    server.set_app(counted_app(feed, scrapes))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def counted_app(feed: Feed, scrapes: Scrapes) -> WSGIApplication:
+    """Return the application that answers a GET of any path with the series, and notes each answer that was sent."""
+    from prometheus_client import CollectorRegistry, make_wsgi_app
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(feed))
+    series_app = make_wsgi_app(registry)
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        began_at = time.monotonic()
+        body: list[bytes] = list(series_app(environ, start_response))
+        is_scrape = environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"] != "/favicon.ico"
+        return _Answer(body, scrapes, began_at) if is_scrape else body
+
+    return app
+
+
+class _Answer:
+    """Be a WSGI answer that knows when its last byte has been handed to the system."""
+
+    def __init__(self, body: list[bytes], scrapes: Scrapes, began_at: float) -> None:
+        self._body = body
+        self._scrapes = scrapes
+        self._began_at = began_at
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._body
+        self._scrapes.note(self._began_at)
+
+
+class _Collector:
+    """Turn samples into what prometheus_client writes; a series without a value now keeps its help."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+
+    def describe(self) -> list[Metric]:
+        """Return every family, without samples: the client asks when the collector is registered."""
+        return [_family(series) for series in CATALOGUE]
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family of the catalogue with what it has now."""
+        families = {series.name: (series, _family(series)) for series in CATALOGUE}
+        for sample in self._feed.scrape():
+            series, family = families[sample.name]
+            if set(sample.labels) != set(series.labels):
+                raise ValueError(f"{sample.name} has labels {sorted(sample.labels)}, not {sorted(series.labels)}")
+            family.add_sample(sample.name, sample.labels, sample.value)
+        for _, family in families.values():
+            yield family
+
+
+def _family(series: Series) -> Metric:
+    from prometheus_client.metrics_core import Metric
+
+    name = series.name.removesuffix({"counter": "_total", "info": "_info", "gauge": ""}[series.kind])
+    return Metric(name, series.help, series.kind)
+
+
+class _Handler(WSGIRequestHandler):
+    """Log nothing, and give up on a client that stalls."""
+
+    timeout = _REQUEST_TIMEOUT_S
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log nothing."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Answer each request in a thread of its own, which ends with the process."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as error:
+            raise OSError(
+                f"{host}:{port} cannot be listened at ({error.strerror}). "
+                f"Set {HOST_VARIABLE} and {PORT_VARIABLE} to what is free; without the port, a free one is taken."
+            ) from None
+
+    def server_bind(self) -> None:
+        """Bind, without asking the name service what this host is called: that can take seconds."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that went away in the middle."""
+
+
+def _feed(run: RunFolder, plan: Plan) -> Feed:
+    spec = JobSpec.load(run.spec)
+    cache = spec.data.cache
+    cache_dir = None if cache.mode == "none" else cache_folder(cache)
+    return Feed(run, plan, verb=spec.verb, cache_dir=cache_dir)
+
+
+def _target_host(settings: Settings) -> str:
+    if settings.target_host:
+        return settings.target_host
+    if settings.host in _EVERYWHERE:
+        return socket.gethostname()
+    return f"[{settings.host}]" if ":" in settings.host else settings.host
+
+
+def _number(environ: Mapping[str, str], name: str, most: float, what: str) -> float:
+    text = environ.get(name, "") or "0"
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= most:
+        raise UsageError(f"{name} is {text!r}; give {what}, 0 to {most:g}.")
+    return value
+
+
+def _warn(run: RunFolder, line: str) -> None:
+    with open(run.log / "messages.txt", "a", encoding="utf-8") as file:
+        file.write(line + "\n")
