@@ -2,8 +2,8 @@
 
     python benchmarks/telemetry.py --rounds 5 --write docs/benchmarks/...md
 
-Three trials in turn in one process, on made-up pictures: one that shows nothing while it trains, one that shows what the
-live table needs, one that shows all that is exported. Only the recorder differs. Beside the ratio of their step times,
+Three trials in turn in one process, on made-up pictures: one that shows nothing while it trains, one that shows what
+the live table needs, one that shows all that is exported. Only the recorder differs. Beside the ratio of their step times,
 which is noisy, the time spent in showing is measured itself, as a share of the steps' time: that is the number to hold
 against the limit of 0.5 %.
 """
@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 import urllib.request
+from typing import Any
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,12 +165,13 @@ def recorded_by(kind: type[TimedRecorder]) -> Iterator[list[TimedRecorder]]:
         made.append(kind(inputs, device))
         return made[-1]
 
-    before = trial_module.TrialRecorder
-    trial_module.TrialRecorder = make  # type: ignore[misc, assignment]
+    module: Any = trial_module
+    before = module.TrialRecorder
+    module.TrialRecorder = make
     try:
         yield made
     finally:
-        trial_module.TrialRecorder = before  # type: ignore[misc]
+        module.TrialRecorder = before
 
 
 def time_trial(kind: type[TimedRecorder], folder: Path, spec: JobSpec, renderer: Renderer) -> Timing:
@@ -200,7 +202,7 @@ def time_scrapes(folder: Path, spec: JobSpec, progress: str, num_trials: int) ->
     """Return the median seconds of a scrape over HTTP, and its bytes, of a job with so many trials running at once."""
     run = RunFolder.create(folder, "compare")
     trials = tuple(dataclasses.replace(plan_trials(spec)[0], seed=seed) for seed in range(num_trials))
-    no_cost = Cost(**dict.fromkeys(Cost.__dataclass_fields__, 0))  # type: ignore[arg-type]
+    no_cost = Cost(**dict.fromkeys(Cost.__dataclass_fields__, 0))
     plan = Plan(trials, 1, False, 0, 1.0, 2, 1, 1, {"train": 1, "val": 1, "test": 1}, 2, 1, no_cost)
     run.spec.write_text(spec.to_yaml())
     os.environ["TRANSFERLIB_METRICS_DIR"] = str(folder / "metrics")

@@ -55,7 +55,10 @@ def resolve_address(
     Raises:
         UsageError: An address that is not one of a Jobs API.
     """
-    named: list[tuple[Origin, str]] = [("--address", typed or ""), *((name, environ.get(name, "")) for name in VARIABLES)]
+    named: list[tuple[Origin, str]] = [
+        ("--address", typed or ""),
+        *((name, environ.get(name, "")) for name in VARIABLES),
+    ]
     for origin, text in named:
         if text.strip() == HERE:
             return None
@@ -83,10 +86,10 @@ def parse_address(text: str, origin: str) -> str:
         raise UsageError(f"{shown}: which cluster that is cannot be told from here. {EXPECTED}.")
     scheme, mark, rest = text.partition("://")
     if mark and scheme.lower() == "ray":
-        host = rest.partition("/")[0].rpartition(":")[0] or rest
+        near = rest.partition("/")[0].rpartition(":")[0] or rest
         raise UsageError(
             f"{shown}: Ray Client addresses (ray://, port 10001) cannot take jobs. "
-            f"{EXPECTED}; here probably http://{host}:{DEFAULT_PORT}."
+            f"{EXPECTED}; here probably http://{near}:{DEFAULT_PORT}."
         )
     if mark and scheme.lower() not in ("http", "https"):
         raise UsageError(f"{shown}: {scheme}:// is no way to a Jobs API; http:// and https:// are. {EXPECTED}.")

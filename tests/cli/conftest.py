@@ -15,7 +15,7 @@ REPO = Path(__file__).parents[2]
 FAKE_JOB = Path(__file__).with_name("fake_job.py")
 CALL = (
     "import sys; from pathlib import Path; import transferlib.cli.executor as executor;"
-    f"executor.job_script = lambda: Path({str(FAKE_JOB)!r});"
+    f"executor.job_script = lambda name: Path({str(FAKE_JOB)!r});"
     "from transferlib.cli.main import main; main()"
 )
 
@@ -48,7 +48,7 @@ def call(work: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     from transferlib.cli import executor
     from transferlib.cli.main import main
 
-    monkeypatch.setattr(executor, "job_script", lambda: FAKE_JOB)
+    monkeypatch.setattr(executor, "job_script", lambda name: FAKE_JOB)
 
     def run(*args: str, job: str = "done") -> Answer:
         monkeypatch.setenv("FAKE_JOB", job)

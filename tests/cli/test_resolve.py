@@ -206,7 +206,7 @@ def test_unknown_flags_and_stray_words_are_told_together(call: Callable[..., Any
 def test_unknown_command_names_the_nearest(call: Callable[..., Any]) -> None:
     answer = call("compar")
     assert answer.code == 2
-    assert "Unknown command 'compar'. Did you mean 'compare'? Known: cache, compare" in answer.err
+    assert "Unknown command 'compar'. Did you mean 'compare'? Known: cache, cluster, compare" in answer.err
 
 
 def test_dry_run_prints_a_spec_that_is_itself_valid_input_and_starts_nothing(

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from transferlib.addresses import ClusterAddress
-from transferlib.cli.executor import job_script
+from transferlib.cli.executor import JOB_SCRIPT
 from transferlib.cli.remote_job import RemoteJob
 from transferlib.cli.run_state import mirror_of
 from transferlib.comparison.machine import Machine, Node
 from transferlib.comparison.nodes import ClusterFacts
 from transferlib.comparison.plan import Plan
+from transferlib.comparison.preflight import Versions, preflight
 from transferlib.errors import PlanError, RunFolderError, UsageError
+from transferlib.jobs_folder import job_script
 from transferlib.on_ray.jobs import JobsClient
-from transferlib.on_ray.probe import ProbeRequest, package_sha256, probe_cluster
+from transferlib.on_ray.package_hash import package_sha256
+from transferlib.on_ray.probe import ProbeRequest, probe_cluster
 from transferlib.runs import STORAGE_VARIABLE, RunFolder
 from transferlib.spec import JobSpec
 from transferlib.storage.locations import is_uri
@@ -57,14 +62,17 @@ class ClusterTarget:
         Raises:
             UsageError: They do not, or versions differ; everything at once.
         """
-        from transferlib.comparison.preflight import preflight
-        from transferlib.on_ray.versions import here
-
         root = self._storage or spec.output.runs_dir
         with _trace_in(root) as trace:
-            request = ProbeRequest(data=spec.data.path, storage=root, nonce_file=trace, weights=spec.models.weights)
+            request = ProbeRequest(
+                data=spec.data.path,
+                storage=root,
+                nonce_file=trace,
+                weights=spec.models.weights if "/" in spec.models.weights else "",
+                cache_dir=spec.data.cache.dir or "",
+            )
             facts = self._facts = probe_cluster(self._client, request)
-        problems = preflight(facts, spec, here())
+        problems = preflight(facts, spec, Versions(platform.python_version(), version("ray")), root)
         if problems:
             raise UsageError("\n".join(problems))
         return _machine(facts, spec)
@@ -89,10 +97,10 @@ class ClusterTarget:
             mirror.clear_stop()
             mirror.push_new_run()
         with tempfile.TemporaryDirectory(prefix="tl-send-") as folder:
-            shutil.copy(job_script(), folder)
+            shutil.copy(job_script(JOB_SCRIPT), folder)
             self._client.submit(
                 submission.submission_id,
-                f"exec python {job_script().name} {run.run_id}",
+                f"exec python {JOB_SCRIPT} {run.run_id}",
                 working_dir=Path(folder),
                 py_modules=self._package(),
                 env_vars=self._environment(run),

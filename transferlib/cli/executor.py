@@ -9,25 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import transferlib
-from transferlib.errors import TransferlibError
+from transferlib.jobs_folder import job_script
 from transferlib.runs import ENDED, PARENT_VARIABLE, RunFolder, read_json
 
 JOB_SCRIPT = "compare.py"
 LOG_TAIL_LINES = 20
-
-
-def job_script() -> Path:
-    """Return the job script's path: inside the installed package, else beside the package in a checkout.
-
-    Raises:
-        TransferlibError: Neither is there.
-    """
-    package = Path(transferlib.__file__).parent
-    for folder in (package / "jobs", package.parent / "jobs"):
-        if (folder / JOB_SCRIPT).is_file():
-            return folder / JOB_SCRIPT
-    raise TransferlibError(f"jobs/{JOB_SCRIPT} is neither in {package} nor beside it. Install transferlib again.")
 
 
 class LocalJob:
@@ -50,7 +36,7 @@ class LocalJob:
             environment[PARENT_VARIABLE] = str(os.getpid())
         with open(run.job_log, "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(script or job_script()), str(run.path)],
+                [sys.executable, str(script or job_script(JOB_SCRIPT)), str(run.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -13,7 +13,7 @@ from transferlib.submissions import Submission
 
 if TYPE_CHECKING:
     from transferlib.on_ray.jobs import JobsClient
-    from transferlib.storage.mirror import ClientMirror
+    from transferlib.storage.client_mirror import ClientMirror
 
 START_S = 60.0
 """A job that has just been started neither holds its run yet nor is known to Ray."""
@@ -56,8 +56,8 @@ def mirror_of(run: RunFolder, submission: Submission) -> ClientMirror | None:
     """
     if submission.storage is None:
         return None
+    from transferlib.storage.client_mirror import ClientMirror
     from transferlib.storage.locations import open_location
-    from transferlib.storage.mirror import ClientMirror
 
     return ClientMirror(open_location(f"{submission.storage.rstrip('/')}/{run.run_id}"), run)
 

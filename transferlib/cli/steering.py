@@ -161,25 +161,22 @@ def wait_for(run: RunFolder, timeout_s: float | None) -> RunState | None:
 
 
 def print_result(run: RunFolder, state: RunState, *, as_json: bool, width: int) -> None:
-    """Print the result of a run that has one.
+    """Print a run's result, or how it stands where it has none.
 
     Args:
         run: Its folder, up to date.
         state: How it ended.
         as_json: As one object, with the leaderboard.
         width: Of the terminal, characters.
-
-    Raises:
-        RunFolderError: It has none.
     """
     board = run.leaderboard("json")
     if as_json:
         print(json.dumps({**state_json(run, state), "leaderboard": read_json(board)}, indent=2))
         return
     if not board.exists():
-        what = f"is {state.state}" if state.is_over else f"is still {state.state}: submit wait {run.run_id}"
-        reason = f" ({state.message.rstrip('.')})" if state.is_over and state.message else ""
-        raise RunFolderError(f"Run {run.run_id} has no result yet; it {what}{reason}.")
+        print(f"Run {run.run_id} has no result.", file=sys.stderr)
+        print("\n".join(status_lines(run, state)), file=sys.stderr)
+        return
     for line in result_lines(run, Plan.from_json(run.plan.read_text()), width):
         print(line)
 

@@ -124,12 +124,13 @@ def result(run: str, runs: str | None, as_json: bool) -> int:
     from transferlib.cli.attending import PLAIN_WIDTH
     from transferlib.cli.run_state import look_at
     from transferlib.cli.steering import find_run, print_result
+    from transferlib.errors import UsageError
 
     folder = find_run(run, runs)
     state = look_at(folder)
     width = shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns if sys.stdout.isatty() else PLAIN_WIDTH
     print_result(folder, state, as_json=as_json, width=width)
-    return 0 if state.exit_code is None else state.exit_code
+    return UsageError.exit_code if state.exit_code is None else state.exit_code
 
 
 COMMANDS = (status, logs, wait, stop, result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from transferlib.errors import TransferlibError, UsageError
-from transferlib.on_ray.mirroring import driver_mirror, node_folder
+from transferlib.on_ray.mirroring import node_folder
 from transferlib.on_ray.session import keep_to_loopback
 from transferlib.runs import RUN_ID, STORAGE_VARIABLE, RunFolder
 from transferlib.storage.uris import is_uri
@@ -31,6 +32,8 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) != 2:
         print(f"usage: {os.path.basename(argv[0])} RUN_FOLDER")
         return 2
+    logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s")
+    logging.getLogger("transferlib.job").setLevel(logging.INFO)
     is_on_cluster = STORAGE_VARIABLE in os.environ
     if not is_on_cluster:
         keep_to_loopback()
@@ -39,16 +42,16 @@ def main(argv: Sequence[str]) -> int:
     if not is_on_cluster:
         return run_job(RunFolder(Path(argv[1]).absolute()))
     try:
-        with cluster_run(argv[1], os.environ) as run, copied_output(run.job_log):
+        run = cluster_run(argv[1], os.environ)
+        with copied_output(run.job_log):
             return run_job(run, is_on_cluster=True)
     except TransferlibError as error:
         print(error, flush=True)
         return error.exit_code
 
 
-@contextmanager
-def cluster_run(run_id: str, environ: Mapping[str, str]) -> Iterator[RunFolder]:
-    """Hold the run folder of a job on a cluster for the length of a `with` block.
+def cluster_run(run_id: str, environ: Mapping[str, str]) -> RunFolder:
+    """Return the run folder of a job on a cluster: on a disk that all nodes see, or this node's of an object store.
 
     Args:
         run_id: Of the run, nothing else: the word comes over a network.
@@ -60,15 +63,17 @@ def cluster_run(run_id: str, environ: Mapping[str, str]) -> Iterator[RunFolder]:
     if not RUN_ID.fullmatch(run_id):
         raise UsageError(f"{run_id!r} is no run id; they look like 20261125-014503-compare-3fa9.")
     storage = environ[STORAGE_VARIABLE]
-    run = node_folder(run_id) if is_uri(storage) else RunFolder(Path(storage) / run_id)
-    with driver_mirror(run):
+    if is_uri(storage):
+        run = node_folder(run_id)
+    else:
+        run = RunFolder(Path(storage) / run_id)
         if not run.spec.is_file():
             raise UsageError(
                 f"Run {run_id} is not under {storage} on this node ({os.uname().nodename}). The storage must be a "
                 "folder that the head and all workers see (--storage DIR), or an object store (--storage s3://...)."
             )
-        run.log.mkdir(exist_ok=True)
-        yield run
+    run.log.mkdir(parents=True, exist_ok=True)
+    return run
 
 
 @contextmanager

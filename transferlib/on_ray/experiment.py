@@ -6,9 +6,10 @@ What is done stands in the run folder, so a job that ends at any point goes on f
 from __future__ import annotations
 
 import json
+import logging
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
 import ray
@@ -22,6 +23,7 @@ from transferlib.data.cache_dir import default_cache_dir
 from transferlib.errors import EXIT_SOME_FAILED, StoppedError, TransferlibError
 from transferlib.evaluation.predictions import merge_predictions
 from transferlib.on_ray.board import trial_board
+from transferlib.on_ray.mirroring import driver_mirror
 from transferlib.on_ray.prepare import draw_mosaic, prepare_data, settle, start_preparing_models
 from transferlib.on_ray.session import cluster_ray, local_ray, object_store_bytes
 from transferlib.on_ray.tune import evaluate_trials, run_trials
@@ -30,6 +32,8 @@ from transferlib.records import FINISHED, TrialResult, TrialSpec
 from transferlib.runs import RunFolder, read_json, write_atomic
 from transferlib.spec import JobSpec
 from transferlib.telemetry.exporter import serve_metrics
+
+log = logging.getLogger("transferlib.job")
 
 
 def run_job(run: RunFolder, *, is_on_cluster: bool = False) -> int:
@@ -45,22 +49,23 @@ def run_job(run: RunFolder, *, is_on_cluster: bool = False) -> int:
     # The lock goes before the metrics do: a job that waits for its last scrape holds nobody up.
     with ExitStack() as metrics:
         try:
-            with run.locked():
-                return _run_and_record(run, metrics, is_on_cluster=is_on_cluster)
+            with run.locked(), driver_mirror(run) as pull:
+                return _run_and_record(run, pull, metrics, is_on_cluster=is_on_cluster)
         except TransferlibError as error:  # the lock is another's: its status is not ours to write
             print(error, flush=True)
             return error.exit_code
 
 
-def _run_and_record(run: RunFolder, metrics: ExitStack, *, is_on_cluster: bool) -> int:
+def _run_and_record(run: RunFolder, pull: Callable[[], None], metrics: ExitStack, *, is_on_cluster: bool) -> int:
     """Run the job; whatever ends it, `status.json` says so."""
     try:
-        job = _Job(run, is_on_cluster=is_on_cluster)
+        job = _Job(run, pull, is_on_cluster=is_on_cluster)
         metrics.enter_context(serve_metrics(run, job.plan))
         return job.run()
     except TransferlibError as error:
         state = "stopped" if isinstance(error, StoppedError) else "failed"
         run.set_status(state, exit_code=error.exit_code, error=str(error))
+        log.error("%s: %s", state, error)
         return error.exit_code
     except SystemExit:  # SIGTERM while `ray.init` has its own handler there
         run.set_status("stopped", exit_code=StoppedError.exit_code, error="Stopped while Ray was starting.")
@@ -74,8 +79,9 @@ def _run_and_record(run: RunFolder, metrics: ExitStack, *, is_on_cluster: bool) 
 class _Job:
     """Hold what the phases of one job share."""
 
-    def __init__(self, run: RunFolder, *, is_on_cluster: bool) -> None:
+    def __init__(self, run: RunFolder, pull: Callable[[], None], *, is_on_cluster: bool) -> None:
         self._run = run
+        self._pull = pull
         self._is_on_cluster = is_on_cluster
         self._spec = JobSpec.load(run.spec)
         self.plan = Plan.from_json(run.plan.read_text())
@@ -100,6 +106,7 @@ class _Job:
         failed = [result for result in results if result.state == "failed"]
         code = EXIT_SOME_FAILED if failed else 0
         run.set_status("done", exit_code=code, message=_failures(failed), recommended=self._recommended)
+        log.info("done with exit code %d. %s", code, _failures(failed))
         return code
 
     def _session(self) -> AbstractContextManager[None]:
@@ -116,11 +123,13 @@ class _Job:
     def _phase(self, state: str, message: str) -> None:
         """Enter a phase: `status.json` says so now, `log/timeline.jsonl` for later (where do the seconds go?)."""
         self._run.set_status(state, message=message)
+        log.info("%s: %s", state, message)
         with open(self._run.log / "timeline.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"at": time.time(), "state": state, "message": message}) + "\n")
 
     def tell(self, line: str) -> None:
         """Add a line for the user to `log/messages.txt`."""
+        log.info(line)
         with open(self._run.log / "messages.txt", "a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -163,6 +172,7 @@ class _Job:
             self.tell(f"{len(plan.trials) - len(pending)} of {len(plan.trials)} trials are finished already.")
         self._phase("running", _count(len(pending), "trial"))
         lost = run_trials(run, plan, pending)
+        self._pull()
         self._refuse_to_go_on_if_stopped()
         lost = {trial.trial_id: lost.get(trial.trial_id, "?") for trial in pending if not self._is_finished(trial)}
         if lost:
@@ -183,6 +193,7 @@ class _Job:
         chosen = set(choose_candidates(run).trial_ids)
         evaluate_trials(run, plan, [trial for trial in plan.trials if trial.trial_id in chosen])
         self._refuse_to_go_on_if_stopped()
+        self._pull()
         self._phase("evaluating", "writing the report")
         merge_predictions(run)
         comparison = write_leaderboard(run)

@@ -156,13 +156,17 @@ class HeadHttp:
                 "that holds its issuer."
             )
         if isinstance(reason, HTTPException):
-            return f"{start}what answers there does not speak HTTP. The dashboard's port is {DEFAULT_PORT} unless changed."
+            return (
+                f"{start}what answers there does not speak HTTP. The dashboard's port is {DEFAULT_PORT} unless changed."
+            )
         return f"{start}{reason or type(reason).__name__}. {self._next_step()}"
 
     def _next_step(self) -> str:
         if self.address.origin == "submit cluster up":
             return "It has ended: submit cluster down forgets it, submit cluster up starts another."
-        return f"Is the head up with its dashboard (port {DEFAULT_PORT} unless changed), and bound to more than loopback?"
+        return (
+            f"Is the head up with its dashboard (port {DEFAULT_PORT} unless changed), and bound to more than loopback?"
+        )
 
 
 def within(limit_s: float, call: Callable[[], T]) -> T:

@@ -198,32 +198,27 @@ class JobsClient:
         """Yield the head's log stream until it closes or breaks."""
         import aiohttp
 
-        # A quiet job sends nothing for hours: pings, not silence, tell whether the head is there.
         limit = self._http.timeout_s
-        loop = asyncio.new_event_loop()
-        session: aiohttp.ClientSession | None = None
+        url = self.address.url + _path(submission_id, "/logs/tail")
 
-        async def connect() -> tuple[aiohttp.ClientSession, aiohttp.ClientWebSocketResponse]:
-            opened = aiohttp.ClientSession(headers=self._http.headers, trust_env=True)
+        async def connect() -> aiohttp.ClientWebSocketResponse:
+            async with asyncio.timeout(limit):
+                # A quiet job sends nothing for hours: pings, not silence, tell whether the head is there.
+                return await session.ws_connect(url, heartbeat=limit, max_msg_size=0)
+
+        async def open_session() -> aiohttp.ClientSession:
+            return aiohttp.ClientSession(headers=self._http.headers, trust_env=True)
+
+        with asyncio.Runner() as runner:
+            session = runner.run(open_session())
             try:
-                url = self.address.url + _path(submission_id, "/logs/tail")
-                async with asyncio.timeout(limit):
-                    return opened, await opened.ws_connect(url, heartbeat=limit, max_msg_size=0)
-            except BaseException:
-                await opened.close()
-                raise
-
-        try:
-            session, socket = loop.run_until_complete(connect())
-            while (message := loop.run_until_complete(socket.receive())).type is aiohttp.WSMsgType.TEXT:
-                yield str(message.data)
-        except (aiohttp.ClientError, OSError):
-            return  # the caller asks how the job is, which says why
-        finally:
-            if session is not None:
-                loop.run_until_complete(session.close())
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
+                socket = runner.run(connect())
+                while (message := runner.run(socket.receive())).type is aiohttp.WSMsgType.TEXT:
+                    yield str(message.data)
+            except (aiohttp.ClientError, OSError):
+                return  # the caller asks how the job is, which says why
+            finally:
+                runner.run(session.close())
 
     def _ask_version(self) -> str:
         answer = self._http.ask("GET", "/api/version")
@@ -271,5 +266,5 @@ def _seconds(milliseconds: int | None) -> float | None:
 
 
 def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[-1][:500] if lines else "nothing"
+    lines = [line.strip() for line in text.splitlines() if any(map(str.isalnum, line))]
+    return lines[-1].rstrip(".")[:500] if lines else "nothing"

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transferlib.errors import RunFolderError
 from transferlib.runs import STORAGE_VARIABLE, RunFolder
 from transferlib.storage.uris import is_uri
 
 if TYPE_CHECKING:
     from transferlib.storage.locations import Location
+    from transferlib.training.worker import Worker
 
 
 def store_of(run_id: str) -> Location | None:
@@ -33,38 +36,70 @@ def node_folder(run_id: str) -> RunFolder:
     return RunFolder(Path(tempfile.gettempdir()) / f"transferlib-{os.getuid()}" / "runs" / run_id)
 
 
-def driver_mirror(run: RunFolder) -> AbstractContextManager[object]:
-    """Hold a run for the job's own process: alone to write it, and like the store, for the length of a `with` block.
+@contextmanager
+def driver_mirror(run: RunFolder) -> Iterator[Callable[[], None]]:
+    """Hold a run for the job's own process, like the store, for the length of a `with` block.
+
+    Args:
+        run: Its folder on this node, locked.
+
+    Yields:
+        Brings here, now, what trials on other nodes have written.
 
     Raises:
-        RunFolderError: Another job writes the run.
+        RunFolderError: Another job writes the run, or there is no such run.
         StorageError: The store cannot be used.
     """
     store = store_of(run.run_id)
     if store is None:
-        return nullcontext()
-    from transferlib.storage.mirror import DriverMirror
+        yield _nothing
+        return
+    from transferlib.storage.driver_mirror import DriverMirror
 
-    return DriverMirror(store, run)
+    with DriverMirror(store, run) as mirror:
+        yield mirror.pull
 
 
-def trial_mirror(run: RunFolder, trial_id: str, *, is_writer: bool = True) -> AbstractContextManager[object]:
-    """Hold what a trial needs of a run on this node, and bring what it writes to the store, likewise.
-
-    Args:
-        run: Its folder on this node; made.
-        trial_id: Of the trial.
-        is_writer: False for the ranks that only read.
+def trial_mirror(run: RunFolder, trial_id: str) -> AbstractContextManager[object]:
+    """Hold a trial for the process that writes it: what it goes on from comes here, what it makes goes to the store.
 
     Raises:
+        RunFolderError: Another process on this node does not give the trial up.
         StorageError: The store cannot be used; at the end: something could not be stored.
     """
     store = store_of(run.run_id)
     if store is None:
         return nullcontext()
-    from transferlib.storage.mirror import TrialMirror
+    from transferlib.storage.layout import LEASE
+    from transferlib.storage.lease import read_lease
+    from transferlib.storage.trial_mirror import TrialMirror
 
-    return TrialMirror(store, run, trial_id, is_writer=is_writer)
+    lease = read_lease(store, LEASE)
+    if lease is None:
+        raise RunFolderError(f"{store.uri} has no lease: no job writes this run.")
+    return TrialMirror(store, run, trial_id, attempt=lease.attempt)
+
+
+@contextmanager
+def rank_mirror(run: RunFolder, trial_id: str, worker: Worker) -> Iterator[None]:
+    """Hold a trial for one rank: the first writes it, the others read what it has brought or stored."""
+    store = store_of(run.run_id)
+    if store is None:
+        yield
+    elif worker.rank == 0:
+        with trial_mirror(run, trial_id):
+            worker.barrier()
+            yield
+    else:
+        from transferlib.storage.rank_mirror import RankMirror
+
+        worker.barrier()
+        with RankMirror(store, run, trial_id, rank=worker.rank):
+            yield
+
+
+def _nothing() -> None:
+    pass
 
 
 def fetch_manifest(path: Path) -> None:

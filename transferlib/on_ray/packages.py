@@ -21,15 +21,15 @@ for _name in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.p
     logging.getLogger(_name).setLevel(logging.WARNING)  # they announce each upload on stderr
 
 
-class PackingClient(JobSubmissionClient):  # type: ignore[misc]
+class PackingClient(JobSubmissionClient):
     """Be Ray's own client, over our HTTP."""
 
     def __init__(self, http: HeadHttp) -> None:
-        # Past its own __init__, which asks the cluster without a time limit, and takes RAY_ADDRESS over what it is told.
+        # Past its own __init__, which asks the cluster without a time limit and prefers RAY_ADDRESS to what it is told.
         SubmissionClient.__init__(self, http.address.url, headers=http.headers or {"Authorization": ""})
         self._http = http
 
-    def _do_request(
+    def _do_request(  # type: ignore[override]
         self, method: str, endpoint: str, *, data: bytes | None = None, json_data: Any = None, **_: Any
     ) -> Answer:
         limit = {"PUT": UPLOAD_TIMEOUT_S, "POST": SUBMIT_TIMEOUT_S}.get(method)

@@ -16,7 +16,7 @@ import torch
 
 from transferlib.on_ray.ending import ended_by_its_own_error
 from transferlib.on_ray.interfaces import NodeTorchConfig
-from transferlib.on_ray.mirroring import trial_mirror
+from transferlib.on_ray.mirroring import rank_mirror
 from transferlib.on_ray.opening import logged_to, open_trial
 from transferlib.on_ray.settled import load_plan
 from transferlib.records import EpochRecord, TrialSpec
@@ -50,7 +50,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     worker = RayWorker(run.stop_flag)
     suffix = "" if worker.rank == 0 else f".rank{worker.rank}"
     with (
-        trial_mirror(run, trial.trial_id, is_writer=worker.rank == 0),
+        rank_mirror(run, trial.trial_id, worker),
         logged_to(run.log / f"{trial.trial_id}{suffix}.log"),
         ended_by_its_own_error(run, trial),
     ):

@@ -18,6 +18,7 @@ from transferlib.runs import PARENT_VARIABLE, RunFolder
 POLL_S = 0.25
 
 logger = logging.getLogger(__name__)
+job_log = logging.getLogger("transferlib.job")
 
 
 class Watch:
@@ -85,6 +86,12 @@ class Watch:
             sizes[trial.trial_id] = len(text)
         if rows:
             self._run.append_metrics(list(rows.values()))
+            for row in rows.values():
+                job_log.info(
+                    "%(trial_id)s epoch %(epoch)d: train loss %(train_loss).4f, val loss %(val_loss).4f, "
+                    "val accuracy %(val_accuracy).4f, %(seconds).1f s",
+                    {**row, "epoch": row["epoch"] + 1},
+                )
         self._written |= rows.keys()
         self._sizes |= sizes
 

@@ -169,7 +169,7 @@ def fetch(store: Location, name: str, root: Path, mtime_ns: int | None = None) -
     """
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{TEMPORARY.strip('.')}{secrets.token_hex(8)}"
+    temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
     try:
         store.download(name, temporary)
         if mtime_ns is not None:

@@ -125,13 +125,15 @@ def driver_pulls(listing: Listing) -> dict[str, list[ObjectInfo]]:
 
 def driver_restores(listing: Listing) -> list[ObjectInfo]:
     """Return what a driver finds again of what the one before it wrote, and what the client wrote."""
-    return [
-        info
-        for name, info in listing.items()
-        if (("/" not in name and (name not in _ONLY_HERE or name in CLIENT_FILES)) or name.startswith("log/"))
-        or name.endswith("/trial.json")
-        if not _TRIAL_LOG.fullmatch(name) and name.count("/") in (0, 1, 2)
-    ]
+    return [info for name, info in listing.items() if _is_of_run(name)]
+
+
+def _is_of_run(name: str) -> bool:
+    if found := _TRIAL_FILE.fullmatch(name):
+        return found["file"] == "trial.json"
+    if "/" in name:
+        return name.startswith("log/") and name.count("/") == 1 and not _TRIAL_LOG.fullmatch(name)
+    return name not in _ONLY_HERE or name in CLIENT_FILES
 
 
 def trial_restores(listing: Listing, trial_id: str) -> list[ObjectInfo]:

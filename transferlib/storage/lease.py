@@ -7,7 +7,6 @@ a lease of its own without a heartbeat: Ray alone decides that it is started aga
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket

@@ -1,0 +1,262 @@
+"""The same experiment as a job on a real cluster of two nodes: sent, followed, stopped, resumed, on disk and in S3."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.on_ray.jobs import MACHINE, make_run, run_to_end, write_images
+from tests.storage.s3 import S3Server
+from transferlib.addresses import ClusterAddress
+from transferlib.clusters import ClusterRecord
+from transferlib.on_ray import local_cluster
+from transferlib.on_ray.jobs import JobsClient
+from transferlib.on_ray.local_cluster import start_cluster, stop_cluster
+from transferlib.on_ray.node_shares import NodeShare
+from transferlib.records import TrialResult
+from transferlib.runs import RunFolder, read_json
+from transferlib.spec import JobSpec
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+SHARES = [NodeShare(f"node-{index}", cpus, (), 2 << 30, 200 << 20) for index, cpus in ((1, 2), (2, 1))]
+SUBMIT = str(Path(sys.executable).with_name("submit"))
+TRIAL = "resnet18-full-s0-c0"
+OPTIONS = {
+    "--arch": "resnet18",
+    "--weights": "none",
+    "--strategy": "full",
+    "--seeds": "1",
+    "--lr-candidates": "1",
+    "--image-size": "32",
+    "--global-batch-size": "8",
+    "--precision": "fp32",
+    "--threads-per-worker": "1",
+    "--cache-dir": "cache",
+}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where a user sits: a folder, an environment that knows the cluster, and images."""
+
+    folder: Path
+    environment: dict[str, str]
+    record: ClusterRecord
+    data: Path
+    s3: S3Server
+
+    def submit(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        process = subprocess.run(
+            [SUBMIT, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert code is None or process.returncode == code, process.stdout + process.stderr
+        return process
+
+    def compare(self, *more: str, epochs: int = 3) -> tuple[str, ...]:
+        options = [word for option in OPTIONS.items() for word in option]
+        return ("compare", "--data", str(self.data), *options, "--epochs", str(epochs), *more)
+
+    def runs(self) -> set[Path]:
+        return set((self.folder / "runs").glob("2*"))
+
+    def detach(self, *more: str, epochs: int = 3) -> RunFolder:
+        return RunFolder(self.folder / "runs" / self.submit(*self.compare("-d", *more, epochs=epochs)).stdout.strip())
+
+    def state(self, run: RunFolder) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.submit("status", run.run_id, "--json").stdout)
+        return answer
+
+    @property
+    def client(self) -> JobsClient:
+        return JobsClient(ClusterAddress(self.record.address, "--address", Path(self.record.token_path)))
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, s3_process: S3Server) -> Iterator[Desk]:
+    folder = tmp_path_factory.mktemp("desk")
+    data = write_images(folder / "images", {"train": 40, "val": 6, "test": 6})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        patch.setenv("HOME", str(folder))
+        for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+            patch.delenv(name, raising=False)
+        record = start_cluster(SHARES, local_cluster._free_port())
+        try:
+            yield Desk(folder, dict(os.environ), record, data, s3_process)
+        finally:
+            stop_cluster(record)
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+    return value
+
+
+def result_of(run: RunFolder) -> TrialResult:
+    result = run.trial(TRIAL).read_result()
+    assert result is not None
+    return result
+
+
+@pytest.fixture(scope="module")
+def here(desk: Desk) -> TrialResult:
+    """Return the result of the same experiment on this machine alone."""
+    run = make_run(desk.folder / "here", desk.data, desk.folder / "here-cache", machine=MACHINE, training={"epochs": 3})
+    assert run_to_end(run, desk.folder) == 0
+    return result_of(run)
+
+
+@pytest.fixture(scope="module")
+def done(desk: Desk) -> tuple[RunFolder, subprocess.CompletedProcess[str]]:
+    process = desk.submit(*desk.compare())
+    (run,) = (desk.folder / "runs").iterdir()
+    return RunFolder(run), process
+
+
+def test_compare_on_a_cluster_gives_the_same_weights_as_here(
+    done: tuple[RunFolder, subprocess.CompletedProcess[str]], here: TrialResult
+) -> None:
+    run, process = done
+    assert "submit cluster up" in process.stderr  # it says why it went there
+    assert "2 nodes" in process.stderr or "1 node" in process.stderr
+    assert "resnet18-full" in process.stdout
+    assert result_of(run).weights_sha256 == here.weights_sha256
+
+
+def test_ray_knows_the_job_by_our_id_with_its_arms(
+    desk: Desk, done: tuple[RunFolder, subprocess.CompletedProcess[str]]
+) -> None:
+    run, _ = done
+    state = desk.client.find(run.run_id)
+    assert state is not None
+    assert state.metadata["arms"] == "resnet18-full"
+    assert state.metadata["run"] == run.run_id
+    job = next(job for job in _raw_jobs(desk) if job["submission_id"] == run.run_id)
+    assert job["entrypoint"] == f"exec python compare.py {run.run_id}"
+
+
+def test_no_secret_is_in_the_job_the_spec_the_log_or_the_report(
+    desk: Desk, done: tuple[RunFolder, subprocess.CompletedProcess[str]]
+) -> None:
+    run, process = done
+    token = Path(desk.record.token_path).read_text()
+    secret = os.environ.get("AWS_SECRET_ACCESS_KEY", token)
+    texts = [json.dumps(_raw_jobs(desk)), process.stdout, process.stderr]
+    texts += [path.read_text(errors="replace") for path in run.path.rglob("*") if path.is_file()]
+    assert not [text[:80] for text in texts if token in text or secret in text]
+
+
+def test_a_trial_stands_under_its_name_in_rays_task_list(
+    desk: Desk, done: tuple[RunFolder, subprocess.CompletedProcess[str]]
+) -> None:
+    answer = desk.client._http.ask("GET", "/api/v0/tasks?detail=1&limit=2000")
+    assert TRIAL in {task["name"] for task in answer.json()["data"]["result"]["result"]}
+
+
+def test_stop_keeps_every_step_and_resume_ends_in_the_same_weights(desk: Desk, here: TrialResult) -> None:
+    run = desk.detach()
+    wait_until(lambda: run.trial(TRIAL).progress.exists() and '"running"' in run.trial(TRIAL).progress.read_text())
+    desk.submit("stop", run.run_id, "--wait")
+    stopped = desk.state(run)
+    assert (stopped["state"], stopped["exit_code"]) == ("stopped", 5)
+    assert desk.submit("wait", run.run_id, code=5)
+    wait_until(lambda: desk.state(run)["ray"]["status"] == "STOPPED")
+    desk.submit("compare", "--resume", run.run_id)
+    assert desk.state(run)["ray"]["submission_id"] == f"{run.run_id}-r2"
+    assert result_of(run).weights_sha256 == here.weights_sha256
+
+
+def test_ctrl_c_leaves_the_job_and_a_second_submit_finds_it(desk: Desk) -> None:
+    before = desk.runs()
+    process = subprocess.Popen(
+        [SUBMIT, *desk.compare(epochs=200)],
+        cwd=desk.folder,
+        env=desk.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    run = RunFolder(wait_until(lambda: desk.runs() - before).pop())
+    wait_until(lambda: (read_json(run.status) or {}).get("state") == "running")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert f"submit logs -f {run.run_id}" in said
+    assert f"submit stop {run.run_id}" in said
+    assert desk.state(run)["state"] == "running"
+    jobs = len(_raw_jobs(desk))
+    follower = subprocess.Popen(
+        [SUBMIT, "compare", "--resume", run.run_id],
+        cwd=desk.folder,
+        env=desk.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert follower.stderr is not None
+    wait_until(lambda: "still running" in follower.stderr.readline())  # type: ignore[union-attr]
+    desk.submit("stop", run.run_id)
+    follower.communicate(timeout=60)
+    assert follower.returncode == 5
+    assert len(_raw_jobs(desk)) == jobs
+    assert re.search("running: 1 trial$", desk.submit("logs", run.run_id).stdout, re.MULTILINE)
+
+
+def test_more_gpus_than_the_cluster_has_are_refused_before_anything_is_sent(desk: Desk) -> None:
+    before = desk.runs()
+    said = desk.submit(*desk.compare("--gpus", "4"), code=2).stderr
+    assert f"--gpus 4: the cluster at {desk.record.address} has 0." in said
+    assert desk.runs() == before
+
+
+def test_a_cluster_that_does_not_answer_is_exit_3(desk: Desk) -> None:
+    said = desk.submit(*desk.compare("--address", "http://127.0.0.1:9"), code=3).stderr
+    assert "http://127.0.0.1:9" in said
+
+
+def test_a_run_can_live_in_an_object_store(desk: Desk, here: TrialResult) -> None:
+    storage = f"{desk.s3.make_bucket()}/runs"
+    run = desk.detach("--storage", storage)
+    desk.submit("wait", run.run_id)
+    answer = json.loads(desk.submit("result", run.run_id, "--json").stdout)
+    assert answer["leaderboard"]["arms"][0]["arm"] == "resnet18-full"
+    assert result_of(run).weights_sha256 == here.weights_sha256
+    assert run.report.exists()
+    assert not run.trial(TRIAL).best.exists()  # large files stay in the store
+    assert JobSpec.load(run.spec).verb == "compare"
+
+
+def test_a_run_in_an_object_store_is_stopped_and_resumed(desk: Desk, here: TrialResult) -> None:
+    storage = f"{desk.s3.make_bucket()}/runs"
+    run = desk.detach("--storage", storage)
+    wait_until(lambda: desk.state(run)["trials"].get("running"))
+    desk.submit("stop", run.run_id, "--wait")
+    assert desk.state(run)["state"] == "stopped"
+    desk.submit("compare", "--resume", run.run_id)
+    assert result_of(run).weights_sha256 == here.weights_sha256
+
+
+def _raw_jobs(desk: Desk) -> list[dict[str, Any]]:
+    jobs: list[dict[str, Any]] = desk.client._http.ask("GET", "/api/jobs/").json()
+    return jobs

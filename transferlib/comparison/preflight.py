@@ -1,0 +1,97 @@
+"""Whether a job can run on a cluster as its nodes are: versions, images, storage, weights. Pure; no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from transferlib.comparison.nodes import ClusterFacts, NodeFacts
+from transferlib.spec import JobSpec
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Say what runs on one side."""
+
+    python: str
+    ray: str
+
+
+def preflight(facts: ClusterFacts, spec: JobSpec, here: Versions, storage: str) -> list[str]:
+    """Return what would keep a job from running, one sentence a matter; empty where nothing does.
+
+    Args:
+        facts: Of the cluster.
+        spec: What is asked for.
+        here: Of the sender.
+        storage: Where run folders lie.
+    """
+    problems = [*_version_problems(facts, here)]
+    answered = [node for node in facts.nodes if node.python]
+    checks: tuple[tuple[str, Sequence[NodeFacts], str], ...] = (
+        (
+            f"--data {spec.data.path}",
+            [node for node in answered if not node.sees_data],
+            "cannot be seen there. Put the images where every node sees them at this path, or in an object store.",
+        ),
+        (
+            f"--storage {storage}",
+            [node for node in answered if not node.sees_run],
+            "is not the folder that it is here. It must be the same on all nodes and here (a network disk), or an "
+            "object store: --storage s3://bucket/runs.",
+        ),
+        (
+            f"--storage {storage}",
+            [node for node in answered if node.sees_run and not node.can_write],
+            "cannot be written there. Give Ray's user the right to, or use another place.",
+        ),
+        (
+            f"--weights {spec.models.weights}",
+            [node for node in answered if not node.sees_weights],
+            "cannot be seen there. Put the file where every node sees it, or in an object store.",
+        ),
+        ("torch", [node for node in answered if not node.torch or not node.torchvision], _NO_TORCH),
+    )
+    for what, nodes, why in checks:
+        if nodes:
+            problems.append(f"{what}: {_on(nodes, facts)} {why}{_said(nodes)}")
+    silent = [node for node in facts.nodes if not node.python]
+    if silent:
+        problems.append(f"No word from {_on(silent, facts)}: {silent[0].problem or 'it did not say why'}.")
+    return problems
+
+
+_NO_TORCH = "does not have torch and torchvision. They are never sent along: install the pair there, or use our image."
+
+
+def _version_problems(facts: ClusterFacts, here: Versions) -> Iterable[str]:
+    versions = {(facts.python, facts.ray): ["its head"]}
+    for node in facts.nodes:
+        if node.python:
+            versions.setdefault((node.python, node.ray), []).append(node.name)
+    for (python, ray), where in versions.items():
+        if _minor(python) != _minor(here.python):
+            yield (
+                f"Python is {here.python} here and {python} on {', '.join(where)} of {facts.address}: both must be "
+                f"{_minor(python)}. Run submit with Python {_minor(python)}."
+            )
+        if ray != here.ray:
+            yield (
+                f"Ray is {here.ray} here and {ray} on {', '.join(where)} of {facts.address}: they must be the same. "
+                f"Install ray=={ray} here, or {here.ray} there."
+            )
+
+
+def _minor(python: str) -> str:
+    return ".".join(python.split(".")[:2])
+
+
+def _on(nodes: Sequence[NodeFacts], facts: ClusterFacts) -> str:
+    if len(nodes) == len(facts.nodes):
+        return f"every node of {facts.address}" if len(nodes) > 1 else f"the node of {facts.address}"
+    return f"node{'s' if len(nodes) > 1 else ''} {', '.join(node.name for node in nodes)} of {facts.address}"
+
+
+def _said(nodes: Sequence[NodeFacts]) -> str:
+    said = dict.fromkeys(node.problem for node in nodes if node.problem)
+    return f" ({'; '.join(said)})" if said else ""

@@ -1,0 +1,104 @@
+"""Ask a cluster what it has and what its nodes see, before anything is sent: a job of a few seconds, and its answer."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import transferlib
+from transferlib.comparison.nodes import ClusterFacts
+from transferlib.errors import TransferlibError
+from transferlib.jobs_folder import job_script
+from transferlib.on_ray.jobs import JobsClient, JobState
+from transferlib.on_ray.session import RAY_ENVIRONMENT
+
+REQUEST_VARIABLE = "TRANSFERLIB_PROBE"
+ANSWER = "TRANSFERLIB_PROBE "
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """Say what each node is asked for."""
+
+    data: str = ""
+    """Images: a path or URI; empty: not asked."""
+    storage: str = ""
+    """Where run folders lie; empty: not asked."""
+    nonce_file: str = ""
+    """Name of a file that the sender has left in the storage."""
+    weights: str = ""
+    """Path or URI of source weights; empty: not asked, or a name that is not a file's."""
+    cache_dir: str = ""
+    """Of decoded images; empty: the usual place on each node."""
+    is_thorough: bool = False
+    """Whether to import torch on each node, which takes seconds."""
+
+
+def probe_cluster(client: JobsClient, request: ProbeRequest, timeout_s: float = 60.0) -> ClusterFacts:
+    """Return what a cluster has and sees.
+
+    Args:
+        client: Of the cluster.
+        request: What to look for.
+        timeout_s: Limit for the whole.
+
+    Raises:
+        ClusterUnreachableError: The cluster went away.
+        TransferlibError: The probe did not run to its end there, with what it said.
+    """
+    job = f"probe-{secrets.token_hex(6)}"
+    package = Path(transferlib.__file__).parent
+    with tempfile.TemporaryDirectory(prefix="tl-probe-") as folder:
+        shutil.copytree(package, Path(folder) / "transferlib", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(job_script("probe.py"), folder)
+        client.submit(
+            job,
+            "exec python probe.py",
+            working_dir=Path(folder),
+            env_vars={**RAY_ENVIRONMENT, REQUEST_VARIABLE: json.dumps(asdict(request))},
+            metadata={"verb": "probe"},
+        )
+    try:
+        state = _wait(client, job, timeout_s)
+        text = client.logs(job)
+    finally:
+        client.stop(job)
+        _forget(client, job)
+    for line in text.splitlines():
+        if line.startswith(ANSWER):
+            return replace(ClusterFacts.from_json(line.removeprefix(ANSWER)), address=client.address.url)
+    raise TransferlibError(
+        f"The cluster at {client.address.url} was asked what it has, and that failed there: {_why(state, text)}"
+    )
+
+
+def _wait(client: JobsClient, job: str, timeout_s: float) -> JobState | None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        state = client.find(job)
+        if state is None or state.has_ended or time.monotonic() > deadline:
+            return state
+        time.sleep(POLL_S)
+
+
+def _forget(client: JobsClient, job: str) -> None:
+    state = client.find(job)
+    if state is not None and state.has_ended:
+        client.delete(job)
+
+
+def _why(state: JobState | None, log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    if state is None or not state.has_ended:
+        return "it has not ended in time; its head may be short of CPUs or memory, see its dashboard."
+    if any("No module named 'ray'" in line or "python: not found" in line for line in lines):
+        return (
+            "`python` on its head is not the one with Ray. Put that Python's bin folder first on PATH, then `ray start`."
+        )
+    return f"{state.message.splitlines()[-1] if state.message else state.status}. {lines[-1] if lines else ''}".strip()

@@ -1,0 +1,108 @@
+"""The client's side of a run in a store: it brings the run there, looks at it, and asks it to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transferlib.errors import ObjectNotFoundError, RunFolderError
+from transferlib.runs import RunFolder, write_atomic
+from transferlib.storage.files import Incoming, fetch
+from transferlib.storage.layout import CLIENT_FILES, SPEC, STATUS, STOP, check_name, client_pulls, list_objects
+from transferlib.storage.locations import Location
+
+
+class ClientMirror:
+    """Keep a client's run folder beside the run in a store: small files only, until one asks for more.
+
+    Args:
+        location: Of the run in the store: the storage root's child of the run's id.
+        run: The client's folder of the run.
+    """
+
+    def __init__(self, location: Location, run: RunFolder) -> None:
+        self._store = location
+        self._run = run
+        self._incoming = Incoming(location, run.path)
+
+    def push_new_run(self) -> None:
+        """Bring what the client wrote into the store, `spec.yaml` last: with it the run exists. Also for a resume.
+
+        Raises:
+            StorageError: The store cannot be used; a new run does not exist there then.
+        """
+        for name in CLIENT_FILES:
+            path = self._run.path / name
+            if path.exists():
+                self._store.write(name, path.read_bytes())
+
+    def pull(self) -> list[str]:
+        """Fetch the small files that changed; one listing and the status, however many trials there are.
+
+        The status is read before the listing and shown after everything else: what it tells of is here by then.
+
+        Returns:
+            Names of files that changed.
+
+        Raises:
+            RunFolderError: There is no such run in the store, or it is not whole there.
+            StorageError: The store cannot be used.
+        """
+        status = self._read_status()
+        listing = list_objects(self._store)
+        if SPEC not in listing:
+            raise RunFolderError(
+                f"{self._store.uri} holds no run: {SPEC}, written last, is not there. Check --storage and the run's id."
+            )
+        self._run.log.mkdir(parents=True, exist_ok=True)
+        changed = self._incoming.pull([info for info in client_pulls(listing) if info.name != STATUS], listing)
+        if status is not None and status != _bytes_of(self._run.status):
+            write_atomic(self._run.status, status)
+            changed.append(STATUS)
+        return changed
+
+    def _read_status(self) -> bytes | None:
+        try:
+            return self._store.read(STATUS)
+        except ObjectNotFoundError:
+            return None
+
+    def ask_to_stop(self) -> None:
+        """Ask the job to stop: driver and trials see it within two seconds.
+
+        Raises:
+            StorageError: The store cannot be used.
+        """
+        self._store.write(STOP, b"")
+
+    def clear_stop(self) -> None:
+        """Take the request to stop back, before a run is resumed.
+
+        Raises:
+            StorageError: The store cannot be used.
+        """
+        self._store.delete(STOP)
+        self._run.stop_flag.unlink(missing_ok=True)
+
+    def fetch(self, name: str) -> Path:
+        """Fetch one file of any size, e.g. "trials/<trial>/best.safetensors" or "log/<trial>.log".
+
+        Args:
+            name: Relative to the run folder.
+
+        Returns:
+            The file in the client's run folder.
+
+        Raises:
+            RunFolderError: The name leads out of the run.
+            ObjectNotFoundError: The run has no such file, or not yet.
+            StorageError: The store cannot be used.
+        """
+        check_name(name)
+        return fetch(self._store, name, self._run.path)
+
+
+def _bytes_of(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
