@@ -84,7 +84,7 @@ def test_result_of_a_running_job_says_what_to_do(call: Call) -> None:
     run = detach(call, "endless")
     answer = call("result", run.run_id)
     assert answer.code == 2
-    assert f"{run.run_id}: running" in answer.err
+    assert f"Run {run.run_id} has no result." in answer.err
     call("stop", run.run_id, "--wait")
 
 

@@ -63,7 +63,7 @@ class ClusterTarget:
             UsageError: They do not, or versions differ; everything at once.
         """
         root = self._storage or spec.output.runs_dir
-        with _trace_in(root) as trace:
+        with trace_in(root) as trace:
             request = ProbeRequest(
                 data=spec.data.path,
                 storage=root,
@@ -159,7 +159,7 @@ def _metadata(run: RunFolder, plan: Plan, submission: Submission) -> dict[str, s
 
 
 @contextmanager
-def _trace_in(root: str) -> Iterator[str]:
+def trace_in(root: str) -> Iterator[str]:
     """Leave a file in the storage that only those see who see the same storage; yields its name."""
     import secrets
 

@@ -133,4 +133,27 @@ def result(run: str, runs: str | None, as_json: bool) -> int:
     return UsageError.exit_code if state.exit_code is None else state.exit_code
 
 
-COMMANDS = (status, logs, wait, stop, result)
+@click.command("doctor")
+@click.option("--address", metavar="URL", help="Of the cluster to examine. [default: as for compare]")
+@click.option("--data", metavar="PATH", help="Images that a job would use.")
+@click.option("--storage", metavar="PLACE", help="Where a cluster would keep runs.")
+@click.option("--weights", metavar="NAME", help="Weights that a job would start from.")
+@json_option("Print one JSON object.")
+def doctor(address: str | None, data: str | None, storage: str | None, weights: str | None, as_json: bool) -> int:
+    """Check whether a job could run, here and on every node of a cluster.
+
+    Versions, torch beside torchvision, shared memory, disk, the cluster and its token, images, storage, weights. The
+    exit code is 0 when nothing failed, else 2.
+    """
+    import json
+    import os
+
+    from transferlib.cli.doctor import Wanted, absolute, doctor_json, doctor_lines, examine, exit_code
+
+    known = absolute(weights) if weights and "/" in weights else weights or ""
+    checks = examine(address, Wanted(absolute(data), absolute(storage), known), os.environ)
+    click.echo(json.dumps(doctor_json(checks), indent=2) if as_json else "\n".join(doctor_lines(checks)))
+    return exit_code(checks)
+
+
+COMMANDS = (status, logs, wait, stop, result, doctor)

@@ -98,7 +98,5 @@ def _why(state: JobState | None, log: str) -> str:
     if state is None or not state.has_ended:
         return "it has not ended in time; its head may be short of CPUs or memory, see its dashboard."
     if any("No module named 'ray'" in line or "python: not found" in line for line in lines):
-        return (
-            "`python` on its head is not the one with Ray. Put that Python's bin folder first on PATH, then `ray start`."
-        )
+        return "`python` on its head is not the one with Ray. Put that Python's folder first on PATH, then `ray start`."
     return f"{state.message.splitlines()[-1] if state.message else state.status}. {lines[-1] if lines else ''}".strip()

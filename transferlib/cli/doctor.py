@@ -1,0 +1,195 @@
+"""`submit doctor`: whether a job could run, checked matter by matter, here and on every node of a cluster."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from transferlib.addresses import ClusterAddress, resolve_address
+from transferlib.cli.tables import text_table
+from transferlib.cli.words import count, size
+from transferlib.clusters import recorded_cluster
+from transferlib.comparison.nodes import ClusterFacts, NodeFacts
+from transferlib.data.cache_dir import default_cache_dir
+from transferlib.errors import TransferlibError, UsageError
+
+State = Literal["ok", "warning", "failed"]
+
+LEAST_SHM_BYTES = 1 << 30
+LEAST_DISK_BYTES = 5 << 30
+
+
+@dataclass(frozen=True)
+class Check:
+    """Say how one matter stands."""
+
+    name: str
+    state: State
+    text: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Say what a job would need; empty: not asked."""
+
+    data: str = ""
+    storage: str = ""
+    weights: str = ""
+
+
+def examine(address: str | None, wanted: Wanted, environ: Mapping[str, str]) -> list[Check]:
+    """Return every check: of this machine, then of the cluster, where there is one.
+
+    Args:
+        address: Of `--address`.
+        wanted: What a job would need.
+        environ: Environment variables.
+
+    Raises:
+        UsageError: An address that cannot be.
+    """
+    checks = list(check_here(wanted))
+    found = resolve_address(address, environ, recorded_cluster())
+    return checks if found is None else [*checks, *check_cluster(found, wanted)]
+
+
+def check_here(wanted: Wanted) -> Iterator[Check]:
+    """Yield the checks of this machine."""
+    from transferlib.data.sources import list_images
+    from transferlib.models.weight_names import resolve_weights
+
+    yield Check("here: Python, Ray", "ok", f"Python {platform.python_version()}, Ray {version('ray')}")
+    error = _import_error()
+    versions = f"torch {version('torch')}, torchvision {version('torchvision')}"
+    yield Check("here: torch", "failed" if error else "ok", error or versions)
+    yield _room("here: /dev/shm", shutil.disk_usage("/dev/shm").free, LEAST_SHM_BYTES)
+    cache = default_cache_dir()
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    yield _room("here: cache disk", shutil.disk_usage(existing).free, LEAST_DISK_BYTES)
+    if wanted.data:
+        yield _tried("here: images", lambda: count(len(list_images(wanted.data).entries), "file"))
+    if wanted.weights:
+        yield _tried("here: weights", lambda: resolve_weights(wanted.weights, "resnet18").kind)
+
+
+def check_cluster(address: ClusterAddress, wanted: Wanted) -> Iterator[Check]:
+    """Yield the checks of a cluster: that it answers, then one line a node."""
+    from transferlib.cli.cluster_target import trace_in
+    from transferlib.on_ray.jobs import JobsClient
+    from transferlib.on_ray.probe import ProbeRequest, probe_cluster
+
+    try:
+        client = JobsClient(address)
+        yield Check("cluster", "ok", f"{address} answers, Ray {client.ray_version}")
+        weights = wanted.weights if "/" in wanted.weights else ""
+        if wanted.storage:
+            with trace_in(wanted.storage) as trace:
+                request = ProbeRequest(wanted.data, wanted.storage, trace, weights, is_thorough=True)
+                facts = probe_cluster(client, request)
+        else:
+            facts = probe_cluster(client, ProbeRequest(wanted.data, weights=weights, is_thorough=True))
+    except TransferlibError as error:
+        yield Check("cluster", "failed", str(error))
+        return
+    ours = (_minor(platform.python_version()), version("ray"))
+    theirs = (_minor(facts.python), facts.ray)
+    text = f"Python {facts.python}, Ray {facts.ray}"
+    yield Check("cluster: versions", "ok" if ours == theirs else "failed", text)
+    yield Check("cluster: has", "ok", _has(facts))
+    for node in facts.nodes:
+        problems = list(node_problems(node))
+        yield Check(node.name, "failed" if problems else "ok", "; ".join(problems) or _describe(node))
+
+
+def node_problems(node: NodeFacts) -> Iterator[str]:
+    """Yield what would keep a job from running on a node.
+
+    Args:
+        node: As it was found.
+    """
+    if not node.python:
+        yield f"no word from it: {node.problem or 'it did not say why'}"
+        return
+    for is_wrong, text in (
+        (not node.torch or not node.torchvision, "no torch and torchvision"),
+        (bool(node.torch_error), f"torch: {node.torch_error}"),
+        (not node.sees_data, "does not see the images"),
+        (not node.sees_weights, "does not see the weights"),
+        (not node.sees_run, "its storage is not the one here"),
+        (not node.can_write, "cannot write the storage"),
+        (node.shm_free_bytes < LEAST_SHM_BYTES // 4, f"/dev/shm has {size(node.shm_free_bytes)} free"),
+    ):
+        if is_wrong:
+            yield text
+    if node.problem:
+        yield node.problem
+
+
+def doctor_lines(checks: list[Check]) -> list[str]:
+    """Return the checks as a table."""
+    return text_table(["what", "state", "found"], [[check.name, check.state, check.text] for check in checks], left=3)
+
+
+def doctor_json(checks: list[Check]) -> dict[str, Any]:
+    """Return the checks as the object that `--json` prints."""
+    code = exit_code(checks)
+    state = "failed" if code else "ok"
+    return {"id": "doctor", "state": state, "exit_code": code, "checks": [asdict(check) for check in checks]}
+
+
+def exit_code(checks: list[Check]) -> int:
+    """Return 0 where nothing failed, else what a wrong demand ends with."""
+    return UsageError.exit_code if any(check.state == "failed" for check in checks) else 0
+
+
+def _tried(name: str, look: Any) -> Check:
+    try:
+        return Check(name, "ok", str(look()))
+    except TransferlibError as error:
+        return Check(name, "failed", str(error).splitlines()[0])
+
+
+def _room(name: str, free: int, least: int) -> Check:
+    return Check(name, "ok" if free >= least else "warning", f"{size(free)} free")
+
+
+def _import_error() -> str:
+    try:
+        import torch
+        import torchvision  # noqa: F401 - its compiled half must fit torch's
+
+        torch.zeros(1)
+    except Exception as error:
+        return f"torch and torchvision do not import together: {type(error).__name__}: {error}"
+    return ""
+
+
+def _has(facts: ClusterFacts) -> str:
+    free = f"{facts.cpus_free:g} of {facts.cpus} CPUs and {facts.gpus_free:g} of {facts.gpus} GPUs free"
+    return f"{count(len(facts.nodes), 'node')}; {free}"
+
+
+def _describe(node: NodeFacts) -> str:
+    gpus = f", {count(node.gpus, 'GPU')}" if node.gpus else ""
+    return (
+        f"{count(node.cpus, 'CPU')}{gpus}, {size(node.memory_bytes)} memory, {size(node.shm_free_bytes)} /dev/shm, "
+        f"{size(node.disk_free_bytes)} disk, torch {node.torch}"
+    )
+
+
+def _minor(python: str) -> str:
+    return ".".join(python.split(".")[:2])
+
+
+def absolute(place: str | None) -> str:
+    """Return a path as an absolute one, a URI as it is; empty for None."""
+    from transferlib.storage.uris import is_uri
+
+    if not place:
+        return ""
+    return place if is_uri(place) else str(Path(place).expanduser().absolute())
