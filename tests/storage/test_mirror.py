@@ -1,0 +1,158 @@
+"""A trial in a store, whatever is cut off: a fresh node finds the last whole checkpoint; the newer writer is alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from transferlib.data.schedule import Position
+from transferlib.errors import RunFolderError, StorageError
+from transferlib.records import TrialResult
+from transferlib.runs import RunFolder
+from transferlib.storage.checkpoints import CheckpointCopies
+from transferlib.storage.client_mirror import ClientMirror
+from transferlib.storage.driver_mirror import DriverMirror
+from transferlib.storage.layout import list_objects
+from transferlib.storage.lease import LeaseLostError
+from transferlib.storage.locations import Location, open_location
+from transferlib.storage.trial_mirror import TrialMirror
+from transferlib.training.checkpoint import CheckpointStore
+
+TRIAL = "resnet18-full-s0-c0"
+RUN = "20261125-014503-compare-3fa9"
+RESULT = TrialResult(TRIAL, "resnet18", "full", 0, 0, 0.1, "done")
+
+
+def node(folder: Path, name: str) -> RunFolder:
+    """Return the run's folder on a node of its own."""
+    run = RunFolder(folder / name / RUN)
+    run.trial(TRIAL).path.mkdir(parents=True)
+    run.log.mkdir()
+    return run
+
+
+def save(run: RunFolder, epoch: int) -> None:
+    """Write a checkpoint whose tensors hold the epoch."""
+    tensors = {name: {"w": torch.full((3,), float(epoch))} for name in ("model", "optimizer")}
+    state = {"best": {"position": [epoch, 0]}}
+    CheckpointStore(run.trial(TRIAL).checkpoints).save(Position(epoch, 0), tensors, lambda _: state)
+
+
+def restored(store: Location, run: RunFolder) -> float | None:
+    """Return the epoch of the newest checkpoint that a fresh node goes on from."""
+    CheckpointCopies(store, run.path, TRIAL, lambda: None).pull(list_objects(store))
+    checkpoint = CheckpointStore(run.trial(TRIAL).checkpoints).newest_good()
+    if checkpoint is None:
+        return None
+    values = {float(tensors["w"][0]) for tensors in checkpoint.tensors.values()}
+    assert len(values) == 1, "a mixture of two checkpoints"
+    return values.pop()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Location:
+    (tmp_path / "store" / RUN).mkdir(parents=True)
+    return open_location(str(tmp_path / "store" / RUN))
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Return a function after which only so many more objects can be stored or removed."""
+
+    def after(number: int) -> None:
+        left = [number]
+        for name in ("write", "upload", "delete"):
+            real = getattr(Location, name)
+
+            def limited(self: Location, *args: object, _real: Callable[..., None] = real) -> None:
+                if left[0] == 0:
+                    raise StorageError("cut off")
+                left[0] -= 1
+                _real(self, *args)
+
+            monkeypatch.setattr(Location, name, limited)
+
+    return after
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_an_upload_cut_anywhere_leaves_the_old_checkpoint_or_the_new_one(
+    tmp_path: Path, store: Location, cut: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    first, second = node(tmp_path, "first"), node(tmp_path, "second")
+    copies = CheckpointCopies(store, first.path, TRIAL, lambda: None)
+    save(first, 1)
+    copies.push()
+    save(first, 2)
+    cut(number)
+    try:
+        copies.push()
+        is_whole = True
+    except StorageError:
+        is_whole = False
+    monkeypatch.undo()
+    assert restored(store, second) in ((2.0,) if is_whole else (1.0, 2.0))
+
+
+def begin(tmp_path: Path, store: Location) -> None:
+    """Bring a new run into the store, as a client does."""
+    client = node(tmp_path, "client")
+    client.spec.write_text("schema: 1\n")
+    client.plan.write_text("{}")
+    client.set_status("preparing")
+    ClientMirror(store, client).push_new_run()
+
+
+def test_a_run_exists_for_others_only_when_it_is_whole(tmp_path: Path, store: Location) -> None:
+    client = node(tmp_path, "client")
+    store.write("plan.json", b"{}")
+    with pytest.raises(RunFolderError, match="holds no run"):
+        ClientMirror(store, client).pull()
+
+
+def test_what_a_trial_writes_on_one_node_reaches_the_driver_on_another(tmp_path: Path, store: Location) -> None:
+    begin(tmp_path, store)
+    head, worker = node(tmp_path, "head"), node(tmp_path, "worker")
+    with DriverMirror(store, head) as driver:
+        with TrialMirror(store, worker, TRIAL, attempt=driver.attempt):
+            assert worker.spec.read_text() == "schema: 1\n"
+            worker.trial(TRIAL).metrics.write_text("epoch\n0\n")
+            worker.trial(TRIAL).result.write_text(RESULT.to_json())
+        driver.pull()
+        assert head.trial(TRIAL).metrics.read_text() == "epoch\n0\n"
+        assert head.trial(TRIAL).read_result() == RESULT
+
+
+def test_a_clients_stop_reaches_driver_and_trial_within_two_seconds(tmp_path: Path, store: Location) -> None:
+    begin(tmp_path, store)
+    head, worker = node(tmp_path, "head"), node(tmp_path, "worker")
+    with DriverMirror(store, head) as driver, TrialMirror(store, worker, TRIAL, attempt=driver.attempt):
+        asked_at = time.monotonic()
+        ClientMirror(store, node(tmp_path, "other")).ask_to_stop()
+        while not (head.stop_flag.exists() and worker.stop_flag.exists()):
+            assert time.monotonic() - asked_at < 2.0
+            time.sleep(0.02)
+
+
+def test_a_second_driver_is_refused_while_the_first_is_alive(tmp_path: Path, store: Location) -> None:
+    begin(tmp_path, store)
+    with DriverMirror(store, node(tmp_path, "head")), pytest.raises(RunFolderError):
+        DriverMirror(store, node(tmp_path, "another")).__enter__()
+
+
+def test_a_newer_start_of_a_trial_ends_the_older_ones_writing(tmp_path: Path, store: Location) -> None:
+    begin(tmp_path, store)
+    old, new = node(tmp_path, "old"), node(tmp_path, "new")
+    with DriverMirror(store, node(tmp_path, "head")) as driver:
+        older = TrialMirror(store, old, TRIAL, attempt=driver.attempt, patience_s=0.1)
+        older.__enter__()
+        with TrialMirror(store, new, TRIAL, attempt=driver.attempt):
+            new.trial(TRIAL).best.write_bytes(b"new")
+        old.trial(TRIAL).best.write_bytes(b"old")
+        with pytest.raises(LeaseLostError):
+            older.__exit__(None, None, None)
+    assert store.read(f"trials/{TRIAL}/best.safetensors") == b"new"
