@@ -97,11 +97,12 @@ class Finished:
 
 
 def submit(*arguments: str, folder: Path, home: Path) -> subprocess.CompletedProcess[str]:
-    """Run the installed command as a user does."""
+    """Run the installed command as a user does, who knows nothing of the tests' own Ray."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.run(
         [str(Path(sys.executable).with_name("submit")), *arguments],
         cwd=folder,
-        env={**os.environ, "HOME": str(home)},
+        env={**environment, "HOME": str(home)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +36,34 @@ def test_progress_is_written_at_most_twice_a_second(make_inputs: MakeInputs, mon
         recorder.step_done(state, loss=1.0)
         seen.append(progress_of(inputs).step)
     assert seen == [0, 0, 3, 3, 3, 6, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("write_s", "interval_s"),
+    [(0.0, 0.5), (0.001, 0.5), (0.0025, 1.0), (0.5, 2.0)],
+    ids=["at once", "a millisecond", "slow", "never rarer than every two seconds"],
+)
+def test_where_writing_is_slow_progress_is_written_less_often(
+    make_inputs: MakeInputs, monkeypatch: pytest.MonkeyPatch, write_s: float, interval_s: float
+) -> None:
+    now = 50.0
+
+    def write(path: Path, data: str, **options: bool) -> None:
+        nonlocal now
+        if path.name == "progress.json":
+            now += write_s
+            written_at.append(now)
+
+    written_at: list[float] = []
+    monkeypatch.setattr("transferlib.training.recorder.time.monotonic", lambda: now)
+    monkeypatch.setattr("transferlib.training.recorder.write_atomic", write)
+    recorder, state = TrialRecorder(make_inputs()), TrainingState()
+    recorder.started(state)
+    for _ in range(1000):
+        now += 0.01
+        recorder.step_done(state, loss=1.0)
+    gaps = [after - before for before, after in itertools.pairwise(written_at[1:])]
+    assert gaps == pytest.approx([interval_s + write_s] * len(gaps), abs=0.011)
 
 
 def test_rates_are_of_the_last_interval(make_inputs: MakeInputs, monkeypatch: pytest.MonkeyPatch) -> None:

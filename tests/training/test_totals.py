@@ -34,6 +34,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[TrialProgress]:
             seen.append(TrialProgress.from_json(data))
 
     monkeypatch.setattr(recorder, "_PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr(recorder, "_PROGRESS_AT_LEAST_EVERY_S", 0.0)
     monkeypatch.setattr(recorder, "write_atomic", keep)
     return seen
 

@@ -53,7 +53,7 @@ CATALOGUE: tuple[Series, ...] = (
         _PHASE,
         "Images that went through the network, over all ranks. Work done: what a lost process had done since its last "
         "checkpoint is counted again when it is done again (transferlib_steps_redone_total says how much); what it did "
-        "in its last half second may be missing.",
+        "in its last half second (two where its disk is slow) may be missing.",
     ),
     _series(
         "steps_total",

@@ -30,6 +30,10 @@ from transferlib.training.vitals import VitalSigns
 log = logging.getLogger("transferlib.training")
 
 _PROGRESS_EVERY_S = 0.5
+_PROGRESS_AT_LEAST_EVERY_S = 2.0
+_PROGRESS_SHARE = 1 / 400
+"""Of a training's time that showing it may take: where writing is slow (a shared disk, a busy machine) it is shown less
+often, so that steps are not."""
 
 
 class TrialRecorder:
@@ -53,6 +57,7 @@ class TrialRecorder:
         self._started_at = time.time()
         self._num_restarts = 0
         self._shown_at = float("-inf")
+        self._show_s = 0.0
         self._shown = EpochSums()
 
     def started(self, state: TrainingState) -> None:
@@ -69,12 +74,12 @@ class TrialRecorder:
         self._show(state, "running")
 
     def step_done(self, state: TrainingState, loss: float) -> None:
-        """Replace `progress.json`, at most twice a second."""
+        """Replace `progress.json`, at most twice a second, less often where that takes long."""
         self._loss = loss
         self._show_if_due(state)
 
     def validation_step_done(self, state: TrainingState) -> None:
-        """Replace `progress.json`, at most twice a second."""
+        """Replace `progress.json`, at most twice a second, less often where that takes long."""
         self._show_if_due(state)
 
     def save(self, state: TrainingState, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -134,8 +139,11 @@ class TrialRecorder:
         self._store.drop()
 
     def _show_if_due(self, state: TrainingState) -> None:
-        if time.monotonic() - self._shown_at >= _PROGRESS_EVERY_S:
+        began = time.monotonic()
+        wanted_s = max(_PROGRESS_EVERY_S, self._show_s / _PROGRESS_SHARE)
+        if began - self._shown_at >= min(wanted_s, _PROGRESS_AT_LEAST_EVERY_S):
             self._show(state, "running")
+            self._show_s = time.monotonic() - began
 
     def _show(self, state: TrainingState, name: records.TrialState, reason: str = "") -> None:
         sums, shown = state.sums, self._shown
