@@ -69,6 +69,7 @@ def _made(path: Path) -> str:
 def stranger() -> Iterator[Process]:
     """Run a process that is no node."""
     with subprocess.Popen([sys.executable, "-c", SLEEPS]) as popen:
+        _wait_until(lambda: (found := read_process(popen.pid)) is not None and found.command_line[-1:] == [SLEEPS])
         process = read_process(popen.pid)
         assert process is not None
         yield process
