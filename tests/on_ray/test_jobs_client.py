@@ -101,3 +101,7 @@ def test_a_job_is_found_with_its_code_times_and_metadata(head: Callable[[Answers
 
 def test_a_job_that_the_head_forgot_is_none(head: Callable[[Answers], JobsClient]) -> None:
     assert head({"/api/version": VERSION}).find("x") is None
+
+
+def test_a_head_that_takes_anybody_is_known_to(head: Callable[[Answers], JobsClient]) -> None:
+    assert head({"/api/version": VERSION}).asks_for_token() is False

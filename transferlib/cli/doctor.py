@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import platform
 import shutil
+import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from transferlib.addresses import ClusterAddress, resolve_address
-from transferlib.cli.tables import text_table
+from transferlib.cli.tables import GAP, text_table
 from transferlib.cli.words import count, size
 from transferlib.clusters import recorded_cluster
 from transferlib.comparison.nodes import ClusterFacts, NodeFacts
 from transferlib.data.cache_dir import default_cache_dir
 from transferlib.errors import TransferlibError, UsageError
 
+if TYPE_CHECKING:
+    from transferlib.on_ray.jobs import JobsClient
+
 State = Literal["ok", "warning", "failed"]
 
 LEAST_SHM_BYTES = 1 << 30
 LEAST_DISK_BYTES = 5 << 30
+LEAST_TEXT_WIDTH = 30
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ def check_cluster(address: ClusterAddress, wanted: Wanted) -> Iterator[Check]:
     try:
         client = JobsClient(address)
         yield Check("cluster", "ok", f"{address} answers, Ray {client.ray_version}")
+        yield _door(client)
         weights = wanted.weights if "/" in wanted.weights else ""
         if wanted.storage:
             with trace_in(wanted.storage) as trace:
@@ -130,9 +137,24 @@ def node_problems(node: NodeFacts) -> Iterator[str]:
         yield node.problem
 
 
-def doctor_lines(checks: list[Check]) -> list[str]:
-    """Return the checks as a table."""
-    return text_table(["what", "state", "found"], [[check.name, check.state, check.text] for check in checks], left=3)
+def doctor_lines(checks: list[Check], width: int | None = None) -> list[str]:
+    """Return the checks as a table.
+
+    Args:
+        checks: Of `examine`.
+        width: Characters; what does not fit goes on under its own column. None: of the terminal, else no limit.
+    """
+    if width is None and sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+    header = ("what", "state", "found")
+    beside = zip(header[:2], *((check.name, check.state) for check in checks), strict=True)
+    taken = sum(max(map(len, column)) + len(GAP) for column in beside)
+    room = sys.maxsize if width is None else max(LEAST_TEXT_WIDTH, width - taken)
+    rows = []
+    for check in checks:
+        first, *more = textwrap.wrap(check.text, room, break_long_words=False, break_on_hyphens=False) or [""]
+        rows += [[check.name, check.state, first], *(["", "", line] for line in more)]
+    return text_table(header, rows, left=len(header))
 
 
 def doctor_json(checks: list[Check]) -> dict[str, Any]:
@@ -152,6 +174,13 @@ def _tried(name: str, look: Any) -> Check:
         return Check(name, "ok", str(look()))
     except TransferlibError as error:
         return Check(name, "failed", str(error).splitlines()[0])
+
+
+def _door(client: JobsClient) -> Check:
+    if client.asks_for_token():
+        return Check("cluster: token", "ok", "asked for, and ours is right")
+    text = "not asked for: whoever reaches it can run anything there. Start its head with RAY_AUTH_MODE=token."
+    return Check("cluster: token", "warning", text)
 
 
 def _room(name: str, free: int, least: int) -> Check:

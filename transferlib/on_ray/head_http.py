@@ -28,8 +28,6 @@ T = TypeVar("T")
 
 DEFAULT_TOKEN = "~/.ray/auth_token"
 LOOPBACKS = frozenset({"localhost", "127.0.0.1", "::1"})
-GRPC_SETTINGS = b"\x00\x00\x12\x04"
-"""How a gRPC server begins what it says: the frame header of HTTP/2 settings."""
 
 
 class ConnectionLostError(ClusterUnreachableError):
@@ -106,12 +104,26 @@ class HeadHttp:
         elif data is not None:
             headers["Content-Type"] = "application/octet-stream"
         request = urllib.request.Request(self.address.url + path, data=data, headers=headers, method=method)
-        try:
-            answer = within(limit, lambda: self._open(request, limit))
-        except (OSError, HTTPException) as error:
-            raise ConnectionLostError(self._explain(error, limit)) from None
+        answer = self._send(request, limit)
         self._check(answer)
         return answer
+
+    def turns_strangers_away(self, path: str) -> bool:
+        """Return whether a request without any token is refused.
+
+        Args:
+            path: From the slash on.
+
+        Raises:
+            ConnectionLostError: As `ask`.
+        """
+        return self._send(urllib.request.Request(self.address.url + path), self.timeout_s).status_code in (401, 403)
+
+    def _send(self, request: urllib.request.Request, limit_s: float) -> Answer:
+        try:
+            return within(limit_s, lambda: self._open(request, limit_s))
+        except (OSError, HTTPException) as error:
+            raise ConnectionLostError(self._explain(error, limit_s)) from None
 
     def _open(self, request: urllib.request.Request, limit_s: float) -> Answer:
         try:
@@ -157,7 +169,8 @@ class HeadHttp:
             )
         if isinstance(reason, HTTPException):
             return (
-                f"{start}what answers there does not speak HTTP. The dashboard's port is {DEFAULT_PORT} unless changed."
+                f"{start}what answers there does not speak HTTP, as the port that nodes join at does not. "
+                f"The dashboard's port is {DEFAULT_PORT} unless changed."
             )
         return f"{start}{reason or type(reason).__name__}. {self._next_step()}"
 

@@ -22,6 +22,8 @@ EXISTS = "already exists"
 STOP_TIMEOUT_S = 40.0
 """The head waits up to 30 s for its own agent."""
 RECONNECT_S = 1.0
+CLOSE_S = 0.2
+"""What a head may take to say goodbye, where its log stream is left before its end."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ class JobsClient:
         self.address = address
         self._http = HeadHttp(address, timeout_s=timeout_s)
         self.ray_version = self._ask_version()
+
+    def asks_for_token(self) -> bool:
+        """Return whether the head turns away who has no token."""
+        return self._http.turns_strangers_away("/api/version")
 
     def submit(
         self,
@@ -204,13 +210,18 @@ class JobsClient:
         async def connect() -> aiohttp.ClientWebSocketResponse:
             async with asyncio.timeout(limit):
                 # A quiet job sends nothing for hours: pings, not silence, tell whether the head is there.
-                return await session.ws_connect(url, heartbeat=limit, max_msg_size=0)
+                return await session.ws_connect(
+                    url, heartbeat=limit, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S)
+                )
+
+        async def close(opened: aiohttp.ClientWebSocketResponse) -> None:
+            await opened.close()
 
         async def open_session() -> aiohttp.ClientSession:
             return aiohttp.ClientSession(headers=self._http.headers, trust_env=True)
 
         with asyncio.Runner() as runner:
-            session = runner.run(open_session())
+            session, socket = runner.run(open_session()), None
             try:
                 socket = runner.run(connect())
                 while (message := runner.run(socket.receive())).type is aiohttp.WSMsgType.TEXT:
@@ -218,6 +229,8 @@ class JobsClient:
             except (aiohttp.ClientError, OSError):
                 return  # the caller asks how the job is, which says why
             finally:
+                if socket is not None:
+                    runner.run(close(socket))
                 runner.run(session.close())
 
     def _ask_version(self) -> str:

@@ -26,11 +26,9 @@ from transferlib.comparison.nodes import ClusterFacts, NodeFacts
 from transferlib.data.cache_dir import default_cache_dir
 from transferlib.errors import TransferlibError
 from transferlib.on_ray.package_hash import package_sha256
+from transferlib.on_ray.probe import ANSWER, REQUEST_VARIABLE
 from transferlib.storage.uris import is_uri
 
-REQUEST_VARIABLE = "TRANSFERLIB_PROBE"
-ANSWER = "TRANSFERLIB_PROBE "
-"""How the line with the answer begins, among all that a job may print."""
 NODE_TIMEOUT_S = 40.0
 HEAD_RESOURCE = "node:__internal_head__"
 

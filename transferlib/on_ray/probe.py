@@ -7,6 +7,7 @@ import secrets
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,11 @@ from transferlib.on_ray.session import RAY_ENVIRONMENT
 
 REQUEST_VARIABLE = "TRANSFERLIB_PROBE"
 ANSWER = "TRANSFERLIB_PROBE "
+"""How the line with the answer begins, among all that a job may print."""
 POLL_S = 0.2
+PREFIX = "probe-"
+SETTLED_S = 60.0
+"""Ray 2.60 looks at a job once more after its end, and one that was deleted by then comes back as failed."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ def probe_cluster(client: JobsClient, request: ProbeRequest, timeout_s: float = 
         ClusterUnreachableError: The cluster went away.
         TransferlibError: The probe did not run to its end there, with what it said.
     """
-    job = f"probe-{secrets.token_hex(6)}"
+    job = f"{PREFIX}{secrets.token_hex(6)}"
+    _sweep(client)
     package = Path(transferlib.__file__).parent
     with tempfile.TemporaryDirectory(prefix="tl-probe-") as folder:
         shutil.copytree(package, Path(folder) / "transferlib", ignore=shutil.ignore_patterns("__pycache__"))
@@ -69,7 +75,6 @@ def probe_cluster(client: JobsClient, request: ProbeRequest, timeout_s: float = 
         text = client.logs(job)
     finally:
         client.stop(job)
-        _forget(client, job)
     for line in text.splitlines():
         if line.startswith(ANSWER):
             return replace(ClusterFacts.from_json(line.removeprefix(ANSWER)), address=client.address.url)
@@ -87,10 +92,13 @@ def _wait(client: JobsClient, job: str, timeout_s: float) -> JobState | None:
         time.sleep(POLL_S)
 
 
-def _forget(client: JobsClient, job: str) -> None:
-    state = client.find(job)
-    if state is not None and state.has_ended:
-        client.delete(job)
+def _sweep(client: JobsClient) -> None:
+    """Take earlier probes off the head's list of jobs."""
+    for job in client.jobs():
+        is_settled = job.ended_at is not None and job.ended_at < time.time() - SETTLED_S
+        if job.submission_id.startswith(PREFIX) and job.has_ended and is_settled:
+            with suppress(TransferlibError):  # someone else's sweep was quicker
+                client.delete(job.submission_id)
 
 
 def _why(state: JobState | None, log: str) -> str:
