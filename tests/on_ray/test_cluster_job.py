@@ -235,6 +235,17 @@ def test_a_cluster_that_does_not_answer_is_exit_3(desk: Desk) -> None:
     assert "http://127.0.0.1:9" in said
 
 
+def test_a_run_can_live_in_another_folder_that_the_cluster_sees(desk: Desk, here: TrialResult) -> None:
+    run = desk.detach("--storage", "shared/runs")  # relative to where the user sits
+    rows = {row["id"]: row for row in json.loads(desk.submit("list", "--json").stdout)}
+    assert (rows[run.run_id]["ray"], rows[run.run_id]["exit_code"]) in (("RUNNING", None), ("PENDING", None))
+    desk.submit("wait", run.run_id)
+    there = RunFolder(desk.folder / "shared/runs" / run.run_id)
+    assert there.trial(TRIAL).best.exists()
+    assert result_of(run).weights_sha256 == result_of(there).weights_sha256 == here.weights_sha256
+    assert run.report.read_bytes() == there.report.read_bytes()
+
+
 def test_a_run_can_live_in_an_object_store(desk: Desk, here: TrialResult) -> None:
     storage = f"{desk.s3.make_bucket()}/runs"
     run = desk.detach("--storage", storage)

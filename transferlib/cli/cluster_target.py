@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import secrets
 import shutil
 import tempfile
 import time
@@ -26,7 +27,7 @@ from transferlib.on_ray.package_hash import package_sha256
 from transferlib.on_ray.probe import ProbeRequest, probe_cluster
 from transferlib.runs import STORAGE_VARIABLE, RunFolder
 from transferlib.spec import JobSpec
-from transferlib.storage.locations import is_uri
+from transferlib.storage.locations import open_location
 from transferlib.submissions import Submission
 
 STOP_GRACE_S = 120
@@ -161,22 +162,12 @@ def _metadata(run: RunFolder, plan: Plan, submission: Submission) -> dict[str, s
 @contextmanager
 def trace_in(root: str) -> Iterator[str]:
     """Leave a file in the storage that only those see who see the same storage; yields its name."""
-    import secrets
-
     name = f".transferlib-{secrets.token_hex(8)}"
-    if is_uri(root):
-        from transferlib.storage.locations import open_location
-
-        location = open_location(root)
-        location.write(name, b"")
-        try:
-            yield name
-        finally:
-            location.delete(name)
-        return
+    location = open_location(root)
     try:
-        Path(root).mkdir(parents=True, exist_ok=True)
-        (Path(root) / name).touch()
+        if location.is_local:
+            Path(root).mkdir(parents=True, exist_ok=True)
+        location.write(name, b"")
     except OSError as error:
         raise UsageError(
             f"{root}: runs cannot be written there from here ({error.strerror}). Give another folder."
@@ -184,7 +175,7 @@ def trace_in(root: str) -> Iterator[str]:
     try:
         yield name
     finally:
-        (Path(root) / name).unlink(missing_ok=True)
+        location.delete(name)
 
 
 def _machine(facts: ClusterFacts, spec: JobSpec) -> Machine:

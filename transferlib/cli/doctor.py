@@ -9,7 +9,6 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from transferlib.addresses import ClusterAddress, resolve_address
@@ -213,12 +212,3 @@ def _describe(node: NodeFacts) -> str:
 
 def _minor(python: str) -> str:
     return ".".join(python.split(".")[:2])
-
-
-def absolute(place: str | None) -> str:
-    """Return a path as an absolute one, a URI as it is; empty for None."""
-    from transferlib.storage.uris import is_uri
-
-    if not place:
-        return ""
-    return place if is_uri(place) else str(Path(place).expanduser().absolute())

@@ -97,5 +97,6 @@ def find_target(address: str | None, storage: str | None, environ: Mapping[str, 
             )
         return ThisMachine()
     from transferlib.cli.cluster_target import ClusterTarget
+    from transferlib.cli.resolve import absolute_source
 
-    return ClusterTarget(found, storage)
+    return ClusterTarget(found, None if storage is None else absolute_source(storage, Path.cwd()))

@@ -147,11 +147,14 @@ def doctor(address: str | None, data: str | None, storage: str | None, weights: 
     """
     import json
     import os
+    from pathlib import Path
 
-    from transferlib.cli.doctor import Wanted, absolute, doctor_json, doctor_lines, examine, exit_code
+    from transferlib.cli.doctor import Wanted, doctor_json, doctor_lines, examine, exit_code
+    from transferlib.cli.resolve import absolute_source, absolute_weights
 
-    known = absolute(weights) if weights and "/" in weights else weights or ""
-    checks = examine(address, Wanted(absolute(data), absolute(storage), known), os.environ)
+    images, place = (absolute_source(text, Path.cwd()) if text else "" for text in (data, storage))
+    wanted = Wanted(images, place, absolute_weights(weights or "", Path.cwd()))
+    checks = examine(address, wanted, os.environ)
     click.echo(json.dumps(doctor_json(checks), indent=2) if as_json else "\n".join(doctor_lines(checks)))
     return exit_code(checks)
 

@@ -178,14 +178,15 @@ def _try_storage(storage: str, trace: str, problems: list[str]) -> tuple[bool, b
     from transferlib.storage.locations import open_location
 
     location = open_location(storage)
-    name = f".transferlib-probe-{secrets.token_hex(8)}"
+    sees = can_write = False
     try:
-        sees = location.exists(trace) if trace else True
-        if not sees and location.is_local:
-            return False, os.access(storage, os.W_OK)
+        sees = not trace or location.exists(trace)
+        if location.is_local and not sees:
+            return False, os.access(storage, os.W_OK)  # another folder: nothing is made there
+        name = f".transferlib-probe-{secrets.token_hex(8)}"
         location.write(name, b"")
         location.delete(name)
+        can_write = True
     except (TransferlibError, OSError) as error:
         problems.append(str(error))
-        return sees if "sees" in locals() else False, False
-    return sees, True
+    return sees, can_write
