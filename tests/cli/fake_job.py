@@ -13,6 +13,8 @@ from pathlib import Path
 RUN = Path(sys.argv[1])
 WAY = os.environ.get("FAKE_JOB", "done")
 STEP_S = float(os.environ.get("FAKE_STEP_S", "0"))
+MOST_S = 120  # however a test ends, its job does too
+BEGAN = time.monotonic()
 PLAN = json.loads((RUN / "plan.json").read_text())
 
 
@@ -104,6 +106,8 @@ def play():
         progress(trial, "running", values)
         while len(values) < PLAN["epochs"] or WAY in ("endless", "deaf"):
             time.sleep(STEP_S)
+            if time.monotonic() - BEGAN > MOST_S:
+                sys.exit(1)
             if (RUN / "STOP").exists() and WAY != "deaf":
                 progress(trial, "stopped", values)
                 status("stopped", exit_code=5, error="Stopped.")

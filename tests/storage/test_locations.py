@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -231,7 +232,9 @@ def test_changed_credentials_make_a_new_connection(s3_bucket: str, monkeypatch: 
     assert connections.connect(s3_bucket) is not first
 
 
-def test_ctrl_c_while_writing_leaves_a_whole_object(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_writing_leaves_a_whole_object(
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     from transferlib.storage import locations
 
     real = locations._put_object
@@ -241,6 +244,9 @@ def test_ctrl_c_while_writing_leaves_a_whole_object(s3_bucket: str, monkeypatch:
         real(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(locations, "_put_object", put)
+    # A suite that runs in the background may have been started with SIGINT ignored.
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         Location(s3_bucket).write("x", b"whole")
     deadline = time.monotonic() + 30
