@@ -98,17 +98,17 @@ class TrialRecorder:
         self._store.save(state.position, tensors, state_after)
 
     def epoch_done(self, state: TrainingState) -> None:
-        """Write `metrics.csv` and `progress.json`, and log a line."""
+        """Log a line, then write `metrics.csv` and `progress.json`: an epoch that is seen there is in the log."""
         record = state.records[-1]
-        write_atomic(self._folder.metrics, metrics_csv(state.records), is_durable=False)
-        self._shown = EpochSums()
-        self._loss = record.train_loss
-        self._show(state, "running")
         log.info(
             "Epoch %d of at most %d: train loss %.4f, val loss %.4f, val accuracy %.4f%s; %.1f s, checkpoint %.2f s.",
             *(record.epoch + 1, self._inputs.job.training.epochs, record.train_loss, record.val_loss),
             *(record.val_accuracy, " (best so far)" if record.is_best else "", record.seconds, record.checkpoint_s),
         )
+        write_atomic(self._folder.metrics, metrics_csv(state.records), is_durable=False)
+        self._shown = EpochSums()
+        self._loss = record.train_loss
+        self._show(state, "running")
 
     def publish(self, state: TrainingState, learner: Learner) -> str:
         """Write `best.safetensors` and `predictions-val.parquet` from the best epoch's checkpoint.
