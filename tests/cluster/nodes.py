@@ -3,7 +3,7 @@
     root namespace ── bridge 10.213.x.1 ── veth ── node-1 (head) 10.213.x.2
                                         └─ veth ── node-2        10.213.x.3 …
 
-What the nodes share is one folder, at its own path, and what lies outside of /tmp (this repository, its Python).
+What the nodes share is one folder, this repository and its Python, each at its own path, and what lies outside of /tmp.
 Needs root, iproute2 and util-linux.
 
 Seen on Ray 2.60: a node that is killed is counted as dead after about 14 s and back 2 s after its start. A head that
@@ -30,6 +30,7 @@ from pathlib import Path
 from transferlib.on_ray.processes import family, wait_for_end
 from transferlib.on_ray.session import RAY_ENVIRONMENT
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 NAMESPACES = Path("/run/netns")
 GCS_PORT = 6379
 DASHBOARD_PORT = 8265
@@ -40,12 +41,16 @@ NO_MARKER = "\0"
 """No environment has such a line: a node is known by its first process."""
 TAIL_LINES = 20
 
-# $1: folder that becomes /tmp, $2: shared folder, $3: the host's name, then the command. The last line makes this
+# $1: folder that becomes /tmp, $2: shared folders with colons between, $3: the host's name, then the command. The last line makes this
 # process the node's first: when it is killed, the kernel kills all of the node.
 ENTER = """
 set -e
 hostname "$3"
-case "$2" in /tmp/*) mkdir -p "$1${2#/tmp}"; mount --bind "$2" "$1${2#/tmp}";; esac
+IFS=:
+for place in $2; do
+  case "$place" in /tmp/*) mkdir -p "$1${place#/tmp}"; mount --bind "$place" "$1${place#/tmp}";; esac
+done
+unset IFS
 mount --rbind "$1" /tmp
 mount -t tmpfs -o size=1g tmpfs /dev/shm
 cd /tmp
@@ -74,7 +79,8 @@ class Node:
     namespace: str
     root: Path
     """What it sees as /tmp."""
-    shared: Path
+    shared: Sequence[str]
+    """Folders that it sees at their own paths although they lie in /tmp."""
     command: Sequence[str]
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
@@ -89,7 +95,7 @@ class Node:
         assert self.process is None, f"{self.name} runs"
         # --kill-child: the node ends with `unshare`, which is the process that is known here.
         apart = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        enter = ["sh", "-c", ENTER, "enter", str(self.root), str(self.shared), self.name]
+        enter = ["sh", "-c", ENTER, "enter", str(self.root), ":".join(self.shared), self.name]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 ["ip", "netns", "exec", self.namespace, *apart, *enter, *self.command],
@@ -209,7 +215,8 @@ def _add_node(cluster: NamespacedCluster, base: Path, bridge: str, key: str, ip:
         *(f"--node-ip-address={ip}", f"--node-name={name}", f"--num-cpus={cpus}", "--num-gpus=0"),
         *(f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats", *role),
     ]
-    node = Node(name, ip, f"tl{key}-{index + 1}", root, cluster.shared, command, _environment())
+    shared = [str(cluster.shared), str(REPOSITORY), sys.prefix, sys.base_prefix]
+    node = Node(name, ip, f"tl{key}-{index + 1}", root, shared, command, _environment())
     cluster.nodes.append(node)
     _ip("netns", "add", node.namespace)
     _ip("link", "add", f"tlv{key}{index}", "type", "veth", "peer", "name", "eth0", "netns", node.namespace)
@@ -231,7 +238,7 @@ def _environment() -> dict[str, str]:
         "TMPDIR": "/tmp",
         "CUDA_VISIBLE_DEVICES": "",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": str(REPOSITORY),
     }
 
 
