@@ -41,8 +41,8 @@ NO_MARKER = "\0"
 """No environment has such a line: a node is known by its first process."""
 TAIL_LINES = 20
 
-# $1: folder that becomes /tmp, $2: shared folders with colons between, $3: the host's name, then the command. The last line makes this
-# process the node's first: when it is killed, the kernel kills all of the node.
+# $1: folder that becomes /tmp; $2: shared folders with colons between; $3: the host's name; then the command.
+# The last line makes this process the node's first: when it is killed, the kernel kills all of the node.
 ENTER = """
 set -e
 hostname "$3"
