@@ -16,19 +16,22 @@ from typing import Any
 
 import pytest
 
-from tests.on_ray.jobs import MACHINE, make_run, run_to_end, write_images
+from tests.on_ray.jobs import MACHINE, make_run, num_epochs, process_ids, run_to_end, write_images
 from tests.storage.s3 import S3Server
 from transferlib.addresses import ClusterAddress
 from transferlib.clusters import ClusterRecord
 from transferlib.on_ray import local_cluster
 from transferlib.on_ray.jobs import JobsClient
 from transferlib.on_ray.local_cluster import start_cluster, stop_cluster
+from transferlib.on_ray.mirroring import node_folder
 from transferlib.on_ray.node_shares import NodeShare
 from transferlib.records import TrialResult
 from transferlib.runs import RunFolder, read_json
 from transferlib.spec import JobSpec
+from transferlib.storage.layout import list_objects
+from transferlib.storage.locations import open_location
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow]
 
 SHARES = [NodeShare(f"node-{index}", cpus, (), 2 << 30, 200 << 20) for index, cpus in ((1, 2), (2, 1))]
 SUBMIT = str(Path(sys.executable).with_name("submit"))
@@ -65,14 +68,14 @@ class Desk:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=280,
             check=False,
         )
         assert code is None or process.returncode == code, process.stdout + process.stderr
         return process
 
     def compare(self, *more: str, epochs: int = 3) -> tuple[str, ...]:
-        options = [word for option in OPTIONS.items() for word in option]
+        options = [word for name, value in OPTIONS.items() if name not in more for word in (name, value)]
         return ("compare", "--data", str(self.data), *options, "--epochs", str(epochs), *more)
 
     def runs(self) -> set[Path]:
@@ -114,8 +117,8 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
     return value
 
 
-def result_of(run: RunFolder) -> TrialResult:
-    result = run.trial(TRIAL).read_result()
+def result_of(run: RunFolder, trial_id: str = TRIAL) -> TrialResult:
+    result = run.trial(trial_id).read_result()
     assert result is not None
     return result
 
@@ -266,6 +269,27 @@ def test_a_run_in_an_object_store_is_stopped_and_resumed(desk: Desk, here: Trial
     assert desk.state(run)["state"] == "stopped"
     desk.submit("compare", "--resume", run.run_id)
     assert result_of(run).weights_sha256 == here.weights_sha256
+
+
+@pytest.mark.timeout(600)
+def test_ddp_over_two_nodes_killed_in_the_middle_goes_on_from_the_store(desk: Desk) -> None:
+    storage = f"{desk.s3.make_bucket()}/runs"
+    options = ("--storage", storage, "--workers-per-trial", "2", "--lr-candidates", "2")
+    undisturbed = desk.detach(*options)
+    desk.submit("wait", undisturbed.run_id)
+    run = desk.detach(*options)
+    there = node_folder(run.run_id)
+    wait_until(lambda: num_epochs(there, TRIAL) >= 1, timeout_s=100)
+    os.kill(process_ids(there, TRIAL)[-1], signal.SIGKILL)
+    assert there.trial(TRIAL).read_result() is None, "killed in the middle"
+    desk.submit("wait", run.run_id)
+    assert len(process_ids(there, TRIAL)) == 2
+    for trial_id in (TRIAL, TRIAL.replace("c0", "c1")):
+        assert result_of(run, trial_id).weights_sha256 == result_of(undisturbed, trial_id).weights_sha256
+    kept = list_objects(open_location(storage).child(run.run_id), "trials")
+    (chosen,) = (name.split("/")[1] for name in kept if name.endswith("predictions-test.parquet"))
+    models = [name for name in kept if name.endswith("best.safetensors")]
+    assert models == [f"trials/{chosen}/best.safetensors"], "models that were not chosen do not stay in the store"
 
 
 def _raw_jobs(desk: Desk) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transferlib.on_ray.pruning import drop_losers
+from transferlib.errors import StorageError
+from transferlib.on_ray.pruning import DropLosers
 from transferlib.records import TrialResult, TrialSpec
 from transferlib.runs import RunFolder
 
@@ -22,6 +23,10 @@ def end(run: RunFolder, trial: TrialSpec, accuracy: float, state: str = "done") 
         val_accuracy=accuracy,
     )
     folder.result.write_text(result.to_json())
+
+
+def drop_losers(run: RunFolder, trials: list[TrialSpec]) -> None:
+    DropLosers(run, trials, lambda path: path.unlink(missing_ok=True)).drop()
 
 
 def kept(run: RunFolder, trials: list[TrialSpec]) -> list[bool]:
@@ -65,3 +70,21 @@ def test_a_failed_candidate_neither_wins_nor_holds_the_others_back(tmp_path: Pat
     drop_losers(run, trials)
     assert kept(run, trials)[0]
     assert not kept(run, trials)[2]
+
+
+def test_a_model_is_asked_for_once_and_a_store_that_fails_does_not_end_the_trials(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, "compare")
+    trials = trials_of("full")
+    for trial, accuracy in zip(trials, (0.6, 0.9, 0.4), strict=True):
+        end(run, trial, accuracy)
+    asked: list[str] = []
+
+    def refuse(path: Path) -> None:
+        asked.append(path.parent.name)
+        raise StorageError("the store is away")
+
+    callback = DropLosers(run, trials, refuse)
+    callback.drop()
+    callback.drop()
+    assert asked == [trials[0].trial_id, trials[2].trial_id]
+    assert kept(run, trials) == [True] * 3

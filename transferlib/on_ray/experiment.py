@@ -9,7 +9,7 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 
 import ray
@@ -23,7 +23,7 @@ from transferlib.data.cache_dir import default_cache_dir
 from transferlib.errors import EXIT_SOME_FAILED, StoppedError, TransferlibError
 from transferlib.evaluation.predictions import merge_predictions
 from transferlib.on_ray.board import trial_board
-from transferlib.on_ray.mirroring import driver_mirror
+from transferlib.on_ray.mirroring import KeptRun, driver_mirror
 from transferlib.on_ray.prepare import draw_mosaic, prepare_data, settle, start_preparing_models
 from transferlib.on_ray.session import cluster_ray, local_ray, object_store_bytes
 from transferlib.on_ray.tune import evaluate_trials, run_trials
@@ -49,17 +49,17 @@ def run_job(run: RunFolder, *, is_on_cluster: bool = False) -> int:
     # The lock goes before the metrics do: a job that waits for its last scrape holds nobody up.
     with ExitStack() as metrics:
         try:
-            with run.locked(), driver_mirror(run) as pull:
-                return _run_and_record(run, pull, metrics, is_on_cluster=is_on_cluster)
+            with run.locked(), driver_mirror(run) as kept:
+                return _run_and_record(run, kept, metrics, is_on_cluster=is_on_cluster)
         except TransferlibError as error:  # the lock is another's: its status is not ours to write
             print(error, flush=True)
             return error.exit_code
 
 
-def _run_and_record(run: RunFolder, pull: Callable[[], None], metrics: ExitStack, *, is_on_cluster: bool) -> int:
+def _run_and_record(run: RunFolder, kept: KeptRun, metrics: ExitStack, *, is_on_cluster: bool) -> int:
     """Run the job; whatever ends it, `status.json` says so."""
     try:
-        job = _Job(run, pull, is_on_cluster=is_on_cluster)
+        job = _Job(run, kept, is_on_cluster=is_on_cluster)
         metrics.enter_context(serve_metrics(run, job.plan))
         return job.run()
     except TransferlibError as error:
@@ -79,9 +79,9 @@ def _run_and_record(run: RunFolder, pull: Callable[[], None], metrics: ExitStack
 class _Job:
     """Hold what the phases of one job share."""
 
-    def __init__(self, run: RunFolder, pull: Callable[[], None], *, is_on_cluster: bool) -> None:
+    def __init__(self, run: RunFolder, kept: KeptRun, *, is_on_cluster: bool) -> None:
         self._run = run
-        self._pull = pull
+        self._kept = kept
         self._is_on_cluster = is_on_cluster
         self._spec = JobSpec.load(run.spec)
         self.plan = Plan.from_json(run.plan.read_text())
@@ -171,8 +171,8 @@ class _Job:
         if len(pending) < len(plan.trials):
             self.tell(f"{len(plan.trials) - len(pending)} of {len(plan.trials)} trials are finished already.")
         self._phase("running", _count(len(pending), "trial"))
-        lost = run_trials(run, plan, pending)
-        self._pull()
+        lost = run_trials(run, plan, pending, self._kept.remove)
+        self._kept.pull()
         self._refuse_to_go_on_if_stopped()
         lost = {trial.trial_id: lost.get(trial.trial_id, "?") for trial in pending if not self._is_finished(trial)}
         if lost:
@@ -193,7 +193,7 @@ class _Job:
         chosen = set(choose_candidates(run).trial_ids)
         evaluate_trials(run, plan, [trial for trial in plan.trials if trial.trial_id in chosen])
         self._refuse_to_go_on_if_stopped()
-        self._pull()
+        self._kept.pull()
         self._phase("evaluating", "writing the report")
         merge_predictions(run)
         comparison = write_leaderboard(run)
@@ -202,7 +202,7 @@ class _Job:
         if self._spec.output.keep == "chosen":
             for trial in plan.trials:
                 if trial.trial_id not in chosen:
-                    run.trial(trial.trial_id).best.unlink(missing_ok=True)
+                    self._kept.remove(run.trial(trial.trial_id).best)
 
     def _is_finished(self, trial: TrialSpec) -> bool:
         result = self._run.trial(trial.trial_id).read_result()

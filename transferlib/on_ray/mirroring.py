@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from transferlib.errors import RunFolderError
 from transferlib.runs import STORAGE_VARIABLE, RunFolder
@@ -19,6 +19,27 @@ from transferlib.storage.uris import is_uri
 if TYPE_CHECKING:
     from transferlib.storage.locations import Location
     from transferlib.training.worker import Worker
+
+
+class KeptRun(Protocol):
+    """The run of a job's own process, wherever it is kept."""
+
+    def pull(self) -> None:
+        """Bring here, now, what trials on other nodes have written."""
+
+    def remove(self, path: Path) -> None:
+        """Remove one file of the run, here and where it is kept; it need not be there."""
+
+
+class _OnDisk:
+    """A run on a disk that all its processes see: the folder is all there is."""
+
+    def pull(self) -> None:
+        """Do nothing: it is here."""
+
+    def remove(self, path: Path) -> None:
+        """Remove the file."""
+        path.unlink(missing_ok=True)
 
 
 def store_of(run_id: str) -> Location | None:
@@ -37,14 +58,14 @@ def node_folder(run_id: str) -> RunFolder:
 
 
 @contextmanager
-def driver_mirror(run: RunFolder) -> Iterator[Callable[[], None]]:
+def driver_mirror(run: RunFolder) -> Iterator[KeptRun]:
     """Hold a run for the job's own process, like the store, for the length of a `with` block.
 
     Args:
         run: Its folder on this node, locked.
 
     Yields:
-        Brings here, now, what trials on other nodes have written.
+        The run as it is kept.
 
     Raises:
         RunFolderError: Another job writes the run, or there is no such run.
@@ -52,12 +73,12 @@ def driver_mirror(run: RunFolder) -> Iterator[Callable[[], None]]:
     """
     store = store_of(run.run_id)
     if store is None:
-        yield _nothing
+        yield _OnDisk()
         return
     from transferlib.storage.driver_mirror import DriverMirror
 
     with DriverMirror(store, run) as mirror:
-        yield mirror.pull
+        yield mirror
 
 
 def trial_mirror(run: RunFolder, trial_id: str) -> AbstractContextManager[object]:
@@ -96,10 +117,6 @@ def rank_mirror(run: RunFolder, trial_id: str, worker: Worker) -> Iterator[None]
         worker.barrier()
         with RankMirror(store, run, trial_id, rank=worker.rank):
             yield
-
-
-def _nothing() -> None:
-    pass
 
 
 def fetch_manifest(path: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 
+from transferlib.errors import TransferlibError
 from transferlib.records import FINISHED, TrialResult, TrialSpec
 from transferlib.runs import RunFolder
+
+log = logging.getLogger("transferlib.job")
 
 
 class DropLosers(tune.Callback):
@@ -19,28 +24,46 @@ class DropLosers(tune.Callback):
     Args:
         run: The run's folder.
         trials: All trials of the plan.
+        remove: Removes a file of the run, wherever the run is kept.
     """
 
-    def __init__(self, run: RunFolder, trials: Sequence[TrialSpec]) -> None:
+    def __init__(self, run: RunFolder, trials: Sequence[TrialSpec], remove: Callable[[Path], None]) -> None:
         self._run = run
         self._trials = trials
+        self._remove = remove
+        self._dropped: set[str] = set()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave nothing of it in the record that Tune writes and nobody reads: a store's connection cannot go there."""
+        return (tune.Callback, ())
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Look at every arm and seed that is complete now."""
-        drop_losers(self._run, self._trials)
+        self.drop()
+
+    def drop(self) -> None:
+        """Drop `best.safetensors` of finished trials that a finished rival of the same arm and seed beats in accuracy.
+
+        One that cannot be removed now is left for the end of the job, which tries again.
+        """
+        for trial_id in _losers(self._run, self._trials):
+            if trial_id not in self._dropped:
+                self._dropped.add(trial_id)
+                try:
+                    self._remove(self._run.trial(trial_id).best)
+                except TransferlibError as error:
+                    log.warning("The model of %s is not dropped yet: %s", trial_id, error)
 
 
-def drop_losers(run: RunFolder, trials: Sequence[TrialSpec]) -> None:
-    """Drop `best.safetensors` of finished trials that a finished rival of the same arm and seed beats in accuracy."""
+def _losers(run: RunFolder, trials: Sequence[TrialSpec]) -> list[str]:
     groups: dict[tuple[str, int], list[TrialResult | None]] = {}
     for trial in trials:
         groups.setdefault((trial.arm, trial.seed), []).append(run.trial(trial.trial_id).read_result())
+    losers = []
     for group in groups.values():
         ended = [result for result in group if result is not None and result.state in FINISHED]
-        if len(ended) < len(group):
-            continue
-        done = [result for result in ended if result.state == "done"]
-        best = max((result.val_accuracy for result in done), default=0.0)
-        for result in done:
-            if result.val_accuracy < best:
-                run.trial(result.trial_id).best.unlink(missing_ok=True)
+        if len(ended) == len(group):
+            done = [result for result in ended if result.state == "done"]
+            best = max((result.val_accuracy for result in done), default=0.0)
+            losers += [result.trial_id for result in done if result.val_accuracy < best]
+    return losers

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -108,13 +108,16 @@ class WorkerGroupTrial(tune.Trainable):
         return {"done": True}
 
 
-def run_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> dict[str, str]:
+def run_trials(
+    run: RunFolder, plan: Plan, trials: Sequence[TrialSpec], remove: Callable[[Path], None]
+) -> dict[str, str]:
     """Run trials to their end, as many side by side as the plan says.
 
     Args:
         run: Their run folder, with spec, plan, manifest and `prepared.json` in it.
         plan: Of the run.
         trials: Which to run, in this order.
+        remove: Removes a file of the run, wherever the run is kept.
 
     Returns:
         Trials that Ray gave up on, with the reason; how the others ended stands in their folders.
@@ -145,7 +148,7 @@ def run_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> dict[
                 # A worker group is started again by Ray Train.
                 failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS if plan.workers_per_trial == 1 else 0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[DropLosers(run, plan.trials)] if load_spec(run.path).output.keep == "chosen" else [],
+                callbacks=[DropLosers(run, plan.trials, remove)] if load_spec(run.path).output.keep == "chosen" else [],
             ),
         )
         grid = tuner.fit()
