@@ -11,16 +11,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from measuring import Run, machine_line
 
 HERE = Path(__file__).parent
 
@@ -44,10 +43,8 @@ def service(args: argparse.Namespace, epochs: int, runs: Path) -> dict[str, Any]
     began, wall_clock = time.perf_counter(), time.time()
     subprocess.run(command, check=True, capture_output=True, text=True)
     wall = time.perf_counter() - began
-    run = max(path for path in runs.iterdir() if path.is_dir())
-    events = [json.loads(line) for line in (run / "log/timeline.jsonl").read_text().splitlines()]
-    result = json.loads(next(run.glob("trials/*/result.json")).read_text())
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    run = Run(max(path for path in runs.iterdir() if path.is_dir()))
+    events, rows = run.timeline(), run.epochs()
     phases = {"command line": events[0]["at"] - wall_clock}
     for event, following in itertools.pairwise(events):
         phases[event["message"]] = following["at"] - event["at"]
@@ -57,7 +54,7 @@ def service(args: argparse.Namespace, epochs: int, runs: Path) -> dict[str, Any]
         "phases": phases,
         "epochs_s": [row["seconds"] for row in rows],
         "data_wait_s": sum(row["data_wait_s"] for row in rows),
-        "first_step_s": next(e["at"] for e in events if e["state"] == "running") - wall_clock + result["first_step_s"],
+        "first_step_s": run.first_step_at() - wall_clock,
         "training_s": sum(row["seconds"] for row in rows),
     }
 
@@ -129,19 +126,10 @@ def summary(args: argparse.Namespace, rows: dict[str, Any], first: dict[str, lis
         f"Of the trials' phase, {last['training_s']:.1f} s were epochs, "
         f"{last['data_wait_s']:.1f} s of them waiting for data.",
         "",
-        f"{len(os.sched_getaffinity(0))} CPUs, {processor()}; Python {platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "ray"))
-        + f"; transferlib {version('transferlib')}.",
+        machine_line(),
         "",
     ]
     return "\n".join(lines)
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
 
 
 if __name__ == "__main__":

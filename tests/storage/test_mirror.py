@@ -156,3 +156,76 @@ def test_a_newer_start_of_a_trial_ends_the_older_ones_writing(tmp_path: Path, st
         with pytest.raises(LeaseLostError):
             older.__exit__(None, None, None)
     assert store.read(f"trials/{TRIAL}/best.safetensors") == b"new"
+
+
+def test_a_trial_killed_on_one_node_goes_on_from_its_checkpoint_on_another(tmp_path: Path, store: Location) -> None:
+    begin(tmp_path, store)
+    killed, other = node(tmp_path, "killed"), node(tmp_path, "other")
+    with DriverMirror(store, node(tmp_path, "head")) as driver:
+        dead = TrialMirror(store, killed, TRIAL, attempt=driver.attempt)
+        dead.__enter__()
+        save(killed, 1)
+        dead.flush()
+        save(killed, 2)  # on its way when the process ends
+        for thread in dead._threads:
+            thread.stop()
+        with TrialMirror(store, other, TRIAL, attempt=driver.attempt):
+            checkpoint = CheckpointStore(other.trial(TRIAL).checkpoints).newest_good()
+            assert checkpoint is not None
+            assert checkpoint.position.epoch in (1, 2)
+            save(other, 3)
+        assert restored(store, node(tmp_path, "third")) == 3.0
+
+
+def test_a_slow_store_does_not_hold_training_up_and_loses_nothing(
+    tmp_path: Path, store: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(tmp_path, store)
+    worker = node(tmp_path, "worker")
+    with DriverMirror(store, node(tmp_path, "head")) as driver:
+        for name in ("write", "upload"):
+            real = getattr(Location, name)
+
+            def slow(self: Location, *args: object, _real: Callable[..., None] = real) -> None:
+                time.sleep(0.2)
+                _real(self, *args)
+
+            monkeypatch.setattr(Location, name, slow)
+        with TrialMirror(store, worker, TRIAL, attempt=driver.attempt, push_every_s=0.01):
+            began = time.monotonic()
+            for epoch in range(1, 6):
+                save(worker, epoch)
+                worker.trial(TRIAL).metrics.write_text(f"epoch\n{epoch}\n")
+            assert time.monotonic() - began < 0.5
+        assert store.read(f"trials/{TRIAL}/metrics.csv") == b"epoch\n5\n"
+        assert restored(store, node(tmp_path, "other")) == 5.0
+
+
+def test_a_store_that_stays_away_is_told_and_the_trial_is_kept_here(
+    tmp_path: Path, store: Location, cut: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(tmp_path, store)
+    worker = node(tmp_path, "worker")
+    with DriverMirror(store, node(tmp_path, "head")) as driver:
+        mirror = TrialMirror(store, worker, TRIAL, attempt=driver.attempt, patience_s=0.1)
+        mirror.__enter__()
+        cut(0)
+        save(worker, 1)
+        with pytest.raises(StorageError, match=r"after 0 s of trying: cut off.*--resume"):
+            mirror.__exit__(None, None, None)
+        monkeypatch.undo()
+        assert restored(store, worker) == 1.0
+        with TrialMirror(store, worker, TRIAL, attempt=driver.attempt):  # started again on the same node
+            pass
+        assert restored(store, node(tmp_path, "other")) == 1.0
+
+
+def test_a_removed_file_is_gone_here_and_in_the_store(tmp_path: Path, store: Location) -> None:
+    begin(tmp_path, store)
+    head = node(tmp_path, "head")
+    name = f"trials/{TRIAL}/best.safetensors"
+    with DriverMirror(store, head) as driver:
+        store.write(name, b"model")
+        driver.remove(head.path / name)
+        driver.remove(head.path / name)
+        assert not store.exists(name)
