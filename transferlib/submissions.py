@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 from transferlib.errors import RunFolderError
 from transferlib.records import JsonRecord
@@ -19,7 +20,7 @@ class Submission(JsonRecord):
     run: str
     """Run id."""
     address: str
-    """Of the cluster's Jobs API, e.g. "http://head:8265"; holds no secret."""
+    """Of the cluster's Jobs API, e.g. "http://head:8265"; holds no secret. Empty: the run went on on this machine."""
     storage: str | None
     """Where run folders lie for the cluster, a path or a URI; None: this very folder, on a disk that all nodes see."""
     attempt: int
@@ -41,7 +42,17 @@ class Submission(JsonRecord):
 
     @classmethod
     def load(cls, run: RunFolder) -> Submission | None:
-        """Read it from a run folder; None for a local run.
+        """Read where a run's job is, from its folder; None: on this machine.
+
+        Raises:
+            RunFolderError: It is damaged, or of another schema.
+        """
+        newest = cls.newest(run)
+        return newest if newest is not None and newest.address else None
+
+    @classmethod
+    def newest(cls, run: RunFolder) -> Submission | None:
+        """Read what the newest start of a run left, wherever it went; None: it never left this machine.
 
         Raises:
             RunFolderError: It is damaged, or of another schema.
@@ -55,3 +66,14 @@ class Submission(JsonRecord):
         if submission.schema != SCHEMA:
             raise RunFolderError(f"{run.job} has schema {submission.schema}; this version reads {SCHEMA}.")
         return submission
+
+
+def came_home(run: RunFolder) -> None:
+    """Note that a run goes on on this machine; its attempts are counted on, since Ray knows its jobs by them.
+
+    Raises:
+        RunFolderError: What was noted before is damaged.
+    """
+    before = Submission.newest(run)
+    if before is not None and before.address:
+        replace(before, address="", token_path=None, submitted_at=time.time()).save(run)

@@ -15,7 +15,7 @@ from pathlib import Path
 from transferlib.addresses import ClusterAddress
 from transferlib.cli.executor import JOB_SCRIPT
 from transferlib.cli.remote_job import RemoteJob
-from transferlib.cli.run_state import mirror_of
+from transferlib.cli.run_view import mirror_of
 from transferlib.comparison.machine import Machine, Node
 from transferlib.comparison.nodes import ClusterFacts
 from transferlib.comparison.plan import Plan
@@ -94,6 +94,7 @@ class ClusterTarget:
             ClusterUnreachableError: The cluster went away; the run folder stays, and `--resume` looks the job up.
         """
         submission = self._record(run)
+        job = RemoteJob(run, submission, self._client)  # before anything is sent: it may find the storage away
         if (mirror := mirror_of(run, submission)) is not None:
             mirror.clear_stop()
             mirror.push_new_run()
@@ -107,10 +108,10 @@ class ClusterTarget:
                 env_vars=self._environment(run),
                 metadata=_metadata(run, plan, submission),
             )
-        return RemoteJob(run, submission, self._client)
+        return job
 
     def _record(self, run: RunFolder) -> Submission:
-        before = Submission.load(run)
+        before = Submission.newest(run)
         if before is not None and before.storage != self._storage:
             raise RunFolderError(
                 f"Run {run.run_id} lies in {before.storage or run.path.parent}: leave --storage out, or give that."

@@ -148,27 +148,6 @@ def init(images: str, force: bool) -> int:
     return 0
 
 
-@submit.command("report")
-@click.argument("run", metavar="RUN")
-@click.option("--runs", metavar="DIR", help=RUNS_HELP)
-def report(run: str, runs: str | None) -> int:
-    """Write the report.html of RUN anew.
-
-    RUN is an id, the start of one, @last, or a run folder's path.
-    """
-    from pathlib import Path
-
-    from transferlib.cli.outcome import shown
-    from transferlib.cli.resolve import find_runs_dir
-    from transferlib.report import write_report
-    from transferlib.runs import RunFolder
-
-    folder = RunFolder.find(find_runs_dir(runs, Path.cwd()), run)
-    write_report(folder)
-    click.echo(f"Wrote {shown(folder.report)}")
-    return 0
-
-
 @submit.command("list")
 @click.option("--runs", metavar="DIR", help=RUNS_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array of objects.")

@@ -15,6 +15,7 @@ from transferlib.comparison.plan import Plan
 from transferlib.errors import UsageError
 from transferlib.records import TrialResult
 from transferlib.runs import RunFolder, read_json
+from transferlib.submissions import Submission
 
 NO_VALUE = "-"
 HEADER = ["arm", "val acc", "test acc", "log-loss", "rate", "trained", "time", "macro-F1", "ECE", "images/s", "failed"]
@@ -40,9 +41,17 @@ def result_lines(run: RunFolder, plan: Plan, width: int) -> Iterator[str]:
     yield ""
     yield f"Report       {shown(run.report)}"
     model = best_model(run, leaderboard, chosen)
-    if model is not None:
-        yield f"Model        {shown(model)}"
-    yield f"Predictions  {shown(run.predictions)}"
+    for label, path in (("Model", model), ("Predictions", run.predictions)):
+        if path is not None:
+            yield f"{label:<13}{_place(run, path)}"
+
+
+def _place(run: RunFolder, path: Path) -> str:
+    """Return where a file of a run is: here, or in the storage that the folder here mirrors the small files of."""
+    submission = Submission.load(run)
+    if path.exists() or submission is None or submission.storage is None:
+        return shown(path)
+    return f"{submission.storage.rstrip('/')}/{run.run_id}/{path.relative_to(run.path).as_posix()}"
 
 
 def leaderboard_lines(leaderboard: Mapping[str, Any], edges: Collection[tuple[str, str]], width: int) -> Iterator[str]:
@@ -102,6 +111,8 @@ def _millions(number: int) -> str:
 def best_model(run: RunFolder, leaderboard: Mapping[str, Any], chosen: Sequence[Mapping[str, Any]]) -> Path | None:
     """Return the model file of the recommended arm, of the seed that is best on validation; None where there is none.
 
+    It need not be here where runs lie in a storage.
+
     Args:
         run: Its folder.
         leaderboard: `leaderboard.json`; its first arm counts where `status.json` recommends none.
@@ -110,7 +121,13 @@ def best_model(run: RunFolder, leaderboard: Mapping[str, Any], chosen: Sequence[
     if not leaderboard["arms"]:
         return None
     arm = (read_json(run.status) or {}).get("recommended") or leaderboard["arms"][0]["arm"]
-    trials = [trial for trial in chosen if trial["arm"] == arm and run.trial(trial["trial_id"]).best.exists()]
+    submission = Submission.load(run)
+    is_elsewhere = submission is not None and submission.storage is not None
+    trials = [
+        trial
+        for trial in chosen
+        if trial["arm"] == arm and (is_elsewhere or run.trial(trial["trial_id"]).best.exists())
+    ]
     if not trials:
         return None
     best = max(trials, key=lambda trial: (trial["val_accuracy"], -trial["val_log_loss"]))

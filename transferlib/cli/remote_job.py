@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from transferlib.cli.executor import tail_text
-from transferlib.cli.run_state import mirror_of, stop_job
+from transferlib.cli.run_view import SETTLE_S, mirror_of, stop_job
 from transferlib.errors import ClusterUnreachableError, TransferlibError
 from transferlib.runs import ENDED, RunFolder, read_json
 from transferlib.submissions import Submission
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 
 ASK_RAY_EVERY_S = 2.0
 REFRESH_EVERY_S = 1.0
-SETTLE_S = 10.0
-"""Ray may say that a job has ended before what the job wrote last is seen here."""
+JOB_LOG = "log/job.log"
 
 
 class RemoteJob:
@@ -37,6 +37,7 @@ class RemoteJob:
         self._client = client
         self._mirror = mirror_of(run, submission)
         self._refreshed_at = self._asked_at = float("-inf")
+        self._is_storage_away = False
         self._ended_at: float | None = None
         self._state: JobState | None = None
         self._is_unreachable = False
@@ -47,7 +48,7 @@ class RemoteJob:
         """Return the job's exit code; None while it runs, also while the cluster does not answer."""
         self._refresh()
         status = read_json(self._run.status) or {}
-        if status.get("state") in ENDED and status.get("updated_at", 0.0) >= self._submission.submitted_at:
+        if status.get("state") in ENDED:
             return int(status.get("exit_code", 1))
         state = self._ask()
         if self._is_unreachable or (state is not None and state.status in ("PENDING", "RUNNING")):
@@ -77,6 +78,7 @@ class RemoteJob:
 
     def log_tail(self) -> str:
         """Return the end of the job's log: its own, or else Ray's, which has what went wrong before it began."""
+        self._pull([JOB_LOG])
         if self._run.job_log.exists():
             return tail_text(self._run.job_log.read_text(errors="replace"), f"Log: submit logs {self._run.run_id}")
         try:
@@ -88,13 +90,22 @@ class RemoteJob:
 
     def _refresh(self) -> None:
         now = time.monotonic()
-        if self._mirror is None or now - self._refreshed_at < REFRESH_EVERY_S:
+        if now - self._refreshed_at >= REFRESH_EVERY_S:
+            self._refreshed_at = now
+            self._pull([])
+
+    def _pull(self, also: Collection[str]) -> None:
+        """Bring the folder here up to date where it mirrors one elsewhere; that this fails is told once."""
+        if self._mirror is None:
             return
-        self._refreshed_at = now
         try:
-            self._mirror.pull()
+            self._mirror.pull(also)
         except TransferlibError as error:
-            self._say_once(f"The storage does not answer; what is shown may be old. {error}")
+            if not self._is_storage_away:
+                self.news.append(f"The storage does not answer; what is shown may be old. {error}")
+            self._is_storage_away = True
+        else:
+            self._is_storage_away = False
 
     def _ask(self) -> JobState | None:
         now = time.monotonic()
@@ -112,7 +123,3 @@ class RemoteJob:
             self.news.append("The cluster answers again.")
         self._is_unreachable = False
         return self._state
-
-    def _say_once(self, text: str) -> None:
-        if text not in self.news:
-            self.news.append(text)

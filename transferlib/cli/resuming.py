@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from transferlib.addresses import HERE
 from transferlib.cli.attending import follow_job, print_result, say, start_job, target_of
 from transferlib.cli.outcome import shown
 from transferlib.cli.request import Request
 from transferlib.cli.resolve import find_runs_dir
-from transferlib.cli.run_state import refresh
+from transferlib.cli.run_state import RunState, read_state
+from transferlib.cli.run_view import RunView
 from transferlib.cli.words import count
 from transferlib.comparison.machine import Machine
 from transferlib.comparison.placement import count_slots
 from transferlib.comparison.plan import Plan
-from transferlib.errors import PlanError, RunFolderError, UsageError
+from transferlib.errors import PlanError, RunFolderError, StorageError, UsageError
 from transferlib.runs import RunFolder, read_json
 from transferlib.spec import JobSpec
 from transferlib.submissions import Submission
@@ -37,7 +39,8 @@ def resume_run(request: Request) -> int:
         raise SpecError(problems)
     assert request.resume is not None
     run = RunFolder.find(find_runs_dir(request.given.get("runs"), Path.cwd()), request.resume)
-    submission = refresh(run)
+    submission = Submission.newest(run)
+    before = _look(run)
     plan = _saved_plan(run)
     spec = JobSpec.load(run.spec)
     if spec.verb != request.verb:
@@ -47,7 +50,10 @@ def resume_run(request: Request) -> int:
         say(f"Run {run.run_id} is done already.")
         print_result(request, run, plan, status.get("exit_code", 0))
         return int(status.get("exit_code", 0))
-    target = target_of(_as_before(request, submission))
+    request = _as_before(request, run, submission)
+    if request.address == HERE and before.ray in ("PENDING", "RUNNING") and submission is not None:
+        raise RunFolderError(f"Run {run.run_id} is at work at {submission.address}. First: submit stop {run.run_id}")
+    target = target_of(request)
     job = target.find_running(run)
     if job is not None:
         say(f"Run {run.run_id} is still running there.")
@@ -58,12 +64,38 @@ def resume_run(request: Request) -> int:
     return start_job(request, target, run, plan, is_new=False)
 
 
-def _as_before(request: Request, submission: Submission | None) -> Request:
-    """Return a request that goes, where it does not say where to, to where the run was."""
+def _look(run: RunFolder) -> RunState:
+    """Return how a run stands, its folder brought up to date.
+
+    Raises:
+        StorageError: Its storage does not answer: what is finished there is not known.
+    """
+    try:
+        state = RunView(run).look()
+    except RunFolderError:
+        state = read_state(run)
+        if state.state != "preparing":
+            raise  # else its start was cut off before it came into the storage: it is brought there now
+    if state.note:
+        raise StorageError(state.note)
+    return state
+
+
+def _as_before(request: Request, run: RunFolder, submission: Submission | None) -> Request:
+    """Return a request that goes, where it does not say where to, to where the run was.
+
+    Raises:
+        UsageError: It says here, and the run is elsewhere.
+    """
     if submission is None:
         return request
-    storage = request.storage or submission.storage
-    return replace(request, address=request.address or submission.address, storage=storage)
+    address = request.address or submission.address or HERE
+    if address == HERE and submission.storage is not None:
+        raise UsageError(
+            f"Run {run.run_id} lies in {submission.storage}, with its checkpoints: it goes on on a cluster. "
+            "Give --address http://HEAD:8265."
+        )
+    return replace(request, address=address, storage=request.storage or submission.storage)
 
 
 def _make_ready(run: RunFolder, *, has_changed: bool) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from transferlib.cli.outcome import spread
-from transferlib.cli.run_state import GOING_ON, UNREACHABLE, ask_ray, read_state, refresh
+from transferlib.cli.run_state import GOING_ON, UNREACHABLE, RunState, read_state
+from transferlib.cli.run_view import RunView
 from transferlib.cli.tables import text_table
-from transferlib.errors import StorageError
+from transferlib.errors import RunFolderError, TransferlibError
 from transferlib.runs import RunFolder, read_json
 from transferlib.submissions import Submission
+
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,12 @@ class RunRow:
     best: Mapping[str, Any] | None
     """The first arm of the leaderboard."""
     path: str
+    message: str = ""
+    """What it is doing, why it ended, or why it cannot be read."""
 
 
 def find_runs(runs_dir: Path) -> Iterator[RunRow]:
-    """Yield the runs of a folder, newest first.
+    """Yield the runs of a folder, newest first. One that cannot be read hides no other.
 
     Args:
         runs_dir: Need not exist.
@@ -46,26 +50,31 @@ def find_runs(runs_dir: Path) -> Iterator[RunRow]:
     unreachable: set[str] = set()
     for spec in sorted(runs_dir.glob("*/spec.yaml"), key=_age, reverse=True):
         run = RunFolder(spec.parent.absolute())
-        submission = Submission.load(run)
-        ray = None if submission is None else _ask(run, submission, unreachable)
-        state = read_state(run, UNREACHABLE if submission is not None and ray is None else ray)
+        try:
+            submission = Submission.load(run)
+            state = read_state(run) if submission is None else _look(run, submission, unreachable)
+        except TransferlibError as error:
+            submission, state = None, RunState(UNREADABLE, None, spec.stat().st_mtime, str(error))
         arms = (read_json(run.leaderboard("json")) or {}).get("arms") or [None]
         address = None if submission is None else submission.address
-        yield RunRow(run.run_id, state.state, state.exit_code, ray, address, state.updated_at, arms[0], str(run.path))
+        yield RunRow(
+            *(run.run_id, state.state, state.exit_code, state.ray, address, state.updated_at, arms[0], str(run.path)),
+            message=state.message,
+        )
 
 
-def _ask(run: RunFolder, submission: Submission, unreachable: set[str]) -> str | None:
-    """Ask a cluster about a job that has not ended; one that does not answer is not asked about the next."""
+def _look(run: RunFolder, submission: Submission, unreachable: set[str]) -> RunState:
+    """Return how a cluster's run stands; a cluster that does not answer is not asked about the next."""
     if (read_json(run.status) or {}).get("state") not in GOING_ON:
-        return None
-    if submission.address in unreachable:
-        return UNREACHABLE
-    ray = ask_ray(submission)
-    if ray == UNREACHABLE:
+        return read_state(run, submission)
+    is_asked = submission.address not in unreachable
+    try:
+        state = RunView(run).look(asks=is_asked)
+    except RunFolderError as error:  # not in the storage: what is shown is what was last seen
+        state = replace(read_state(run, submission, UNREACHABLE), message=str(error))
+    if state.ray == UNREACHABLE:
         unreachable.add(submission.address)
-    with contextlib.suppress(StorageError):  # what is shown is then what was last seen
-        refresh(run)
-    return ray
+    return state if is_asked else read_state(run, submission, UNREACHABLE)
 
 
 def _age(spec: Path) -> tuple[str, int]:

@@ -13,7 +13,8 @@ from typing import Any
 from transferlib.cli.following import Follower, LineReader, Snapshot
 from transferlib.cli.outcome import result_lines, shown
 from transferlib.cli.resolve import find_runs_dir
-from transferlib.cli.run_state import RunState, look_at
+from transferlib.cli.run_state import RunState
+from transferlib.cli.run_view import RunView
 from transferlib.cli.words import ago, count, duration, listed
 from transferlib.comparison.plan import Plan
 from transferlib.errors import RunFolderError, TransferlibError, unknown_name
@@ -83,6 +84,8 @@ def status_lines(run: RunFolder, state: RunState) -> Iterator[str]:
     yield f"{run.run_id}: {state.state}{code}, {ago(time.time() - state.updated_at)}"
     if state.message:
         yield from _row("doing" if not state.is_over else "because", state.message)
+    if state.note:
+        yield from _row("but", state.note)
     snapshot = _snapshot(run)
     if snapshot is not None:
         yield from _row("trials", _trials_text(snapshot))
@@ -112,30 +115,32 @@ def ray_words(status: str | None) -> str:
             return f"{status.lower()} there"
 
 
-def follow_log(run: RunFolder, trial_id: str | None, *, follows: bool) -> int:
+def follow_log(run: RunFolder, trial_id: str | None, *, follows: bool, as_json: bool) -> int:
     """Print a run's log to stdout, and what is added to it until the run ends.
 
     Args:
         run: Its folder.
         trial_id: A trial's own log; None: the job's.
         follows: Whether to go on until the job has ended.
+        as_json: Each line as an object.
 
     Returns:
         The job's exit code where it was followed to its end, else 0.
     """
     path = run.job_log if trial_id is None else _trial_log(run, trial_id)
-    reader = LineReader(path)
+    name = path.relative_to(run.path).as_posix()
+    reader, view, notes = LineReader(path), RunView(run), Notes()
     while True:
-        state = look_at(run)
-        lines = reader.read()
-        for line in lines:
-            print(line)
+        state = view.look(asks=follows, also=[name])
+        notes.say(state.note)
+        for line in reader.read():
+            print(json.dumps({"log": path.stem, "line": line}) if as_json else line)
         sys.stdout.flush()
-        if not follows or state.is_over:
+        if not follows or view.is_over(state):
             break
         time.sleep(POLL_S)
     if not path.exists():
-        print(_no_log(run), file=sys.stderr)
+        print(_no_log(view, path.stem, is_jobs=trial_id is None), file=sys.stderr)
     return 0 if not follows or state.exit_code is None else state.exit_code
 
 
@@ -150,14 +155,29 @@ def wait_for(run: RunFolder, timeout_s: float | None) -> RunState | None:
         How it ended; None: it had not when the time was up.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    view, notes = RunView(run), Notes()
     while True:
-        state = look_at(run)
-        if state.is_over:
+        state = view.look()
+        notes.say(state.note)
+        if view.is_over(state):
             return state
         left = POLL_S if deadline is None else min(POLL_S, deadline - time.monotonic())
         if left <= 0:
             return None
         time.sleep(left)
+
+
+class Notes:
+    """Tell what stands in the way once, not at every look."""
+
+    def __init__(self) -> None:
+        self._is_told = False
+
+    def say(self, note: str) -> None:
+        """Print a note to stderr where the look before had none."""
+        if note and not self._is_told:
+            print(note, file=sys.stderr, flush=True)
+        self._is_told = bool(note)
 
 
 def print_result(run: RunFolder, state: RunState, *, as_json: bool, width: int) -> None:
@@ -179,6 +199,14 @@ def print_result(run: RunFolder, state: RunState, *, as_json: bool, width: int) 
         return
     for line in result_lines(run, Plan.from_json(run.plan.read_text()), width):
         print(line)
+
+
+def report_inputs(run: RunFolder) -> list[str]:
+    """Return the files beside the small ones that a report is made of, by their names in the run's folder."""
+    trials = Plan.from_json(run.plan.read_text()).trials if run.plan.exists() else ()
+    files = [run.manifest, run.predictions]
+    files += [run.trial(trial.trial_id).predictions(split) for trial in trials for split in ("val", "test")]
+    return [path.relative_to(run.path).as_posix() for path in files]
 
 
 def _row(label: str, text: str) -> Iterator[str]:
@@ -213,14 +241,12 @@ def _trial_log(run: RunFolder, trial_id: str) -> Path:
     return run.log / f"{found[0] if trial_id not in known else trial_id}.log"
 
 
-def _no_log(run: RunFolder) -> str:
-    """Return what to say where the job wrote no log: Ray's own has what went wrong before it began."""
-    submission = Submission.load(run)
-    if submission is None:
-        return f"Nothing was logged yet by run {run.run_id}."
-    from transferlib.cli.run_state import client_for
-
+def _no_log(view: RunView, name: str, *, is_jobs: bool) -> str:
+    """Return what to say where there is no log: Ray's own has what went wrong before the job began."""
+    nothing = f"Nothing was logged yet by {f'run {view.run.run_id}' if is_jobs else f'trial {name}'}."
+    if not is_jobs:
+        return nothing
     try:
-        return client_for(submission).logs(submission.submission_id)
+        return view.ray_log() or nothing
     except TransferlibError as error:
-        return f"Nothing was logged yet by run {run.run_id}, and its cluster says: {error}"
+        return f"{nothing[:-1]}, and its cluster says: {error}"

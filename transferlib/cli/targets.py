@@ -67,7 +67,9 @@ class ThisMachine:
     def start(self, run: RunFolder, plan: Plan, *, is_detached: bool) -> Job:
         """Start the job as a process beside this one."""
         from transferlib.cli.executor import LocalJob
+        from transferlib.submissions import came_home
 
+        came_home(run)
         return LocalJob(run, is_bound=not is_detached)
 
 

@@ -35,11 +35,11 @@ def status(run: str, runs: str | None, as_json: bool) -> int:
     """
     import json
 
-    from transferlib.cli.run_state import look_at
+    from transferlib.cli.run_view import RunView
     from transferlib.cli.steering import find_run, state_json, status_lines
 
     folder = find_run(run, runs)
-    state = look_at(folder)
+    state = RunView(folder).look()
     if as_json:
         click.echo(json.dumps(state_json(folder, state), indent=2))
     else:
@@ -51,14 +51,15 @@ def status(run: str, runs: str | None, as_json: bool) -> int:
 @run_command
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended; exit with its code.")
 @click.option("--trial", metavar="TRIAL", help="A trial's own log, by its name or the start of it.")
-def logs(run: str, runs: str | None, follow: bool, trial: str | None) -> int:
+@json_option("Print each line as a JSON object.")
+def logs(run: str, runs: str | None, follow: bool, trial: str | None, as_json: bool) -> int:
     """Print what the job of RUN logged.
 
     RUN is an id, the start of one, @last, or a run folder's path. Ctrl-C ends the following, not the job.
     """
     from transferlib.cli.steering import find_run, follow_log
 
-    return follow_log(find_run(run, runs), trial, follows=follow)
+    return follow_log(find_run(run, runs), trial, follows=follow, as_json=as_json)
 
 
 @click.command("wait")
@@ -72,12 +73,12 @@ def wait(run: str, runs: str | None, timeout: float | None, as_json: bool) -> in
     """
     import json
 
-    from transferlib.cli.run_state import look_at
+    from transferlib.cli.run_view import RunView
     from transferlib.cli.steering import EXIT_TIMEOUT, find_run, state_json, status_lines, wait_for
 
     folder = find_run(run, runs)
     ended = wait_for(folder, timeout)
-    state = ended or look_at(folder)
+    state = ended or RunView(folder).look(asks=False)
     if as_json:
         click.echo(json.dumps(state_json(folder, state), indent=2))
     else:
@@ -98,15 +99,15 @@ def stop(run: str, runs: str | None, waits: bool, as_json: bool) -> int:
     """
     import json
 
-    from transferlib.cli.run_state import look_at, stop_run
+    from transferlib.cli.run_view import RunView
     from transferlib.cli.steering import find_run, state_json, wait_for
 
     folder = find_run(run, runs)
-    click.echo(stop_run(folder), err=True)
+    click.echo(RunView(folder).stop(), err=True)
     if waits:
         wait_for(folder, None)
     if as_json:
-        click.echo(json.dumps(state_json(folder, look_at(folder)), indent=2))
+        click.echo(json.dumps(state_json(folder, RunView(folder).look()), indent=2))
     return 0
 
 
@@ -122,15 +123,43 @@ def result(run: str, runs: str | None, as_json: bool) -> int:
     import sys
 
     from transferlib.cli.attending import PLAIN_WIDTH
-    from transferlib.cli.run_state import look_at
+    from transferlib.cli.run_view import RunView
     from transferlib.cli.steering import find_run, print_result
     from transferlib.errors import UsageError
 
     folder = find_run(run, runs)
-    state = look_at(folder)
+    state = RunView(folder).look()
     width = shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns if sys.stdout.isatty() else PLAIN_WIDTH
     print_result(folder, state, as_json=as_json, width=width)
     return UsageError.exit_code if state.exit_code is None else state.exit_code
+
+
+@click.command("report")
+@run_command
+@json_option("Print one JSON object: where it is.")
+def report(run: str, runs: str | None, as_json: bool) -> int:
+    """Write the report.html of RUN anew.
+
+    RUN is an id, the start of one, @last, or a run folder's path.
+    """
+    import json
+
+    from transferlib.cli.outcome import shown
+    from transferlib.cli.run_view import RunView
+    from transferlib.cli.steering import find_run, report_inputs
+    from transferlib.errors import StorageError
+    from transferlib.report import write_report
+
+    folder = find_run(run, runs)
+    state = RunView(folder).look(asks=False, also=report_inputs(folder))
+    if state.note:
+        raise StorageError(state.note)
+    write_report(folder)
+    if as_json:
+        click.echo(json.dumps({"id": folder.run_id, "report": str(folder.report)}, indent=2))
+    else:
+        click.echo(f"Wrote {shown(folder.report)}")
+    return 0
 
 
 @click.command("doctor")
@@ -159,4 +188,4 @@ def doctor(address: str | None, data: str | None, storage: str | None, weights: 
     return exit_code(checks)
 
 
-COMMANDS = (status, logs, wait, stop, result, doctor)
+COMMANDS = (status, logs, wait, stop, result, report, doctor)

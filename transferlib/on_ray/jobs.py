@@ -245,8 +245,16 @@ class JobsClient:
 
     def _value(self, answer: Answer) -> Any:
         if answer.status_code == 200:
-            return answer.json()
-        raise TransferlibError(
+            try:
+                return answer.json()
+            except json.JSONDecodeError:
+                raise ClusterUnreachableError(
+                    f"What answers at {self.address} is no Ray head, or a proxy before one that does not reach it: "
+                    f"{answer.text[:80]!r}."
+                ) from None
+        # 5xx: the head is starting, ending or overloaded, or a proxy does not reach it. Asking again may help.
+        kind = ClusterUnreachableError if answer.status_code >= 500 else TransferlibError
+        raise kind(
             f"The cluster at {self.address} answers {answer.status_code}: {_last_line(answer.text)}. "
             "Its dashboard's logs (<Ray's temp dir>/session_latest/logs/dashboard*.log) say more."
         )

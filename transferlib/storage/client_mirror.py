@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from transferlib.errors import ObjectNotFoundError, RunFolderError
@@ -27,18 +28,23 @@ class ClientMirror:
     def push_new_run(self) -> None:
         """Bring what the client wrote into the store, `spec.yaml` last: with it the run exists. Also for a resume.
 
+        The status goes with it, so that nobody takes how an earlier attempt ended for how this one stands.
+
         Raises:
             StorageError: The store cannot be used; a new run does not exist there then.
         """
-        for name in CLIENT_FILES:
+        for name in (STATUS, *CLIENT_FILES):
             path = self._run.path / name
             if path.exists():
                 self._store.write(name, path.read_bytes())
 
-    def pull(self) -> list[str]:
+    def pull(self, also: Collection[str] = ()) -> list[str]:
         """Fetch the small files that changed; one listing and the status, however many trials there are.
 
         The status is read before the listing and shown after everything else: what it tells of is here by then.
+
+        Args:
+            also: Files of any size to fetch too, once they are there and when they changed.
 
         Returns:
             Names of files that changed.
@@ -54,7 +60,9 @@ class ClientMirror:
                 f"{self._store.uri} holds no run: {SPEC}, written last, is not there. Check --storage and the run's id."
             )
         self._run.log.mkdir(parents=True, exist_ok=True)
-        changed = self._incoming.pull([info for info in client_pulls(listing) if info.name != STATUS], listing)
+        wanted = {info.name: info for info in client_pulls(listing) if info.name != STATUS}
+        wanted |= {name: listing[name] for name in also if name in listing}
+        changed = self._incoming.pull(wanted.values(), listing)
         if status is not None and status != _bytes_of(self._run.status):
             write_atomic(self._run.status, status)
             changed.append(STATUS)
