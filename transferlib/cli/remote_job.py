@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING
@@ -15,13 +16,14 @@ from transferlib.submissions import Submission
 if TYPE_CHECKING:
     from transferlib.on_ray.jobs import JobsClient, JobState
 
-ASK_RAY_EVERY_S = 2.0
-REFRESH_EVERY_S = 1.0
+LOOK_EVERY_S = 1.0
 JOB_LOG = "log/job.log"
 
 
 class RemoteJob:
     """One job on a cluster; goes on without this process.
+
+    Storage and cluster are looked at in a thread: one that hangs must not keep Ctrl-C from its user.
 
     Args:
         run: Its folder here.
@@ -36,7 +38,10 @@ class RemoteJob:
         self._submission = submission
         self._client = client
         self._mirror = mirror_of(run, submission)
-        self._refreshed_at = self._asked_at = float("-inf")
+        self._looker: threading.Thread | None = None
+        self._looked_at = float("-inf")
+        self._has_looked = False
+        self._problem: Exception | None = None
         self._is_storage_away = False
         self._ended_at: float | None = None
         self._state: JobState | None = None
@@ -46,12 +51,16 @@ class RemoteJob:
 
     def poll(self) -> int | None:
         """Return the job's exit code; None while it runs, also while the cluster does not answer."""
-        self._refresh()
+        self._look_if_due()
         status = read_json(self._run.status) or {}
         if status.get("state") in ENDED:
             return int(status.get("exit_code", 1))
-        state = self._ask()
-        if self._is_unreachable or (state is not None and state.status in ("PENDING", "RUNNING")):
+        state = self._state
+        if (
+            not self._has_looked
+            or self._is_unreachable
+            or (state is not None and state.status in ("PENDING", "RUNNING"))
+        ):
             self._ended_at = None
             return None
         now = time.monotonic()
@@ -88,11 +97,23 @@ class RemoteJob:
         message = self._state.message if self._state is not None else "The cluster knows nothing of this job."
         return tail_text(f"{text.rstrip()}\n{message}".strip(), f"Ray's log of job {self._submission.submission_id}")
 
-    def _refresh(self) -> None:
+    def _look_if_due(self) -> None:
+        if self._problem is not None:
+            raise self._problem
         now = time.monotonic()
-        if now - self._refreshed_at >= REFRESH_EVERY_S:
-            self._refreshed_at = now
+        if now - self._looked_at < LOOK_EVERY_S or (self._looker is not None and self._looker.is_alive()):
+            return
+        self._looked_at = now
+        self._looker = threading.Thread(target=self._look, name="Looking at the job", daemon=True)
+        self._looker.start()
+
+    def _look(self) -> None:
+        try:
             self._pull([])
+            self._ask()
+            self._has_looked = True
+        except Exception as error:  # nothing that is expected: the next poll raises it
+            self._problem = error
 
     def _pull(self, also: Collection[str]) -> None:
         """Bring the folder here up to date where it mirrors one elsewhere; that this fails is told once."""
@@ -107,19 +128,14 @@ class RemoteJob:
         else:
             self._is_storage_away = False
 
-    def _ask(self) -> JobState | None:
-        now = time.monotonic()
-        if now - self._asked_at < ASK_RAY_EVERY_S:
-            return self._state
-        self._asked_at = now
+    def _ask(self) -> None:
         try:
             self._state = self._client.find(self._submission.submission_id)
         except ClusterUnreachableError as error:
             if not self._is_unreachable:
-                self.news.append(f"{error}\nThe job may go on all the same; asking again every {ASK_RAY_EVERY_S:g} s.")
+                self.news.append(f"{error}\nThe job may go on all the same; asking on.")
             self._is_unreachable = True
-            return None
-        if self._is_unreachable:
-            self.news.append("The cluster answers again.")
-        self._is_unreachable = False
-        return self._state
+        else:
+            if self._is_unreachable:
+                self.news.append("The cluster answers again.")
+            self._is_unreachable = False
