@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -15,10 +15,13 @@ from transferlib.clusters import FILE_NAME, ClusterRecord, forget_cluster, recor
 from transferlib.on_ray import cluster_state, local_cluster
 from transferlib.on_ray.cluster_state import ClusterState, NodeState
 from transferlib.on_ray.node_shares import NodeShare
+from transferlib.on_ray.processes import Process
 
 RECORD = ClusterRecord("http://127.0.0.1:9999", "127.0.0.1:1", "/tmp/tl-x/token", "/tmp/tl-x", [11, 12], 0.0)
 NODES = (NodeState("node-1", 11, True, 2, 0), NodeState("node-2", 12, True, 1, 0))
 RUNNING = ClusterState("tl-x", "running", NODES)
+READ_STATE, STOP_CLUSTER = cluster_state.read_state, local_cluster.stop_cluster
+"""What the playing cluster replaces."""
 Call = Callable[..., Answer]
 
 
@@ -153,6 +156,46 @@ def test_down_cuts_no_job_off_unless_forced(call: Call, played: Played) -> None:
     assert played.stopped == 0
     assert call("cluster", "down", "--force").code == 0
     assert played.stopped == 1
+
+
+def test_down_asks_for_force_where_nobody_can_say_whether_jobs_run(call: Call, played: Played) -> None:
+    record_cluster(RECORD)
+    played.state = ClusterState("tl-x", "damaged", NODES, None, "Its head does not answer.")
+    answer = call("cluster", "down")
+    assert (answer.code, played.stopped) == (2, 0)
+    assert "the head at http://127.0.0.1:9999 does not answer" in answer.err
+    assert "--force" in answer.err
+    assert call("cluster", "down", "--force").code == 0
+    assert played.stopped == 1
+
+
+def test_status_does_not_say_that_no_job_runs_where_nobody_answers(call: Call, played: Played) -> None:
+    record_cluster(RECORD)
+    played.state = ClusterState("tl-x", "damaged", NODES, None, "Its head does not answer.")
+    out = call("cluster", "status").out
+    assert "End what is left of it: submit cluster down --force" in out
+    assert "Jobs: not known" in out
+    assert json.loads(call("cluster", "status", "--json").out)["jobs"] is None
+
+
+def test_a_head_that_does_not_answer_leaves_its_jobs_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_state, "node_processes", lambda record: {11: Process(11, 1)})
+    monkeypatch.setattr(cluster_state, "ask_cluster", lambda record, path: None)
+    assert READ_STATE(RECORD).jobs is None
+
+
+def test_down_leaves_a_cluster_alone_that_came_up_meanwhile(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(RECORD, temp_dir="/tmp/tl-y", token_path="/tmp/tl-y/token")
+    record_cluster(RECORD)
+
+    def read_slowly(record: ClusterRecord) -> ClusterState:
+        record_cluster(other)
+        return RUNNING
+
+    monkeypatch.setattr(cluster_state, "read_state", read_slowly)
+    monkeypatch.setattr(local_cluster, "stop_cluster", STOP_CLUSTER)
+    assert call("cluster", "down").code == 0
+    assert recorded_cluster() == other
 
 
 @pytest.mark.parametrize("verb", ["status", "down"])

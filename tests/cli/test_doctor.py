@@ -1,13 +1,27 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from tests.cli.conftest import Answer
-from transferlib.cli.doctor import Check, _door, doctor_lines, exit_code, node_problems
-from transferlib.comparison.nodes import NodeFacts
+from transferlib.addresses import ClusterAddress
+from transferlib.cli import doctor
+from transferlib.cli.doctor import (
+    Check,
+    Wanted,
+    _door,
+    check_cluster,
+    check_here,
+    doctor_lines,
+    exit_code,
+    node_problems,
+)
+from transferlib.comparison.nodes import ClusterFacts, NodeFacts
+from transferlib.on_ray import jobs, probe
 
 NODE = NodeFacts(
     name="a",
@@ -72,6 +86,47 @@ class Door:
 
 def test_a_cluster_that_takes_anybody_is_warned_of() -> None:
     assert [_door(Door(is_locked)).state for is_locked in (True, False)] == ["ok", "warning"]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("torch", "state"), [("2.15.0", "ok"), ("2.15.0+cpu", "failed")])
+def test_a_cluster_of_several_builds_of_torch_fails(torch: str, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = (replace(NODE, cpus=2), replace(NODE, name="b", cpus=2, torch=torch))
+    facts = ClusterFacts("http://head:8265", "2.60.0", "3.11.7", nodes)
+    monkeypatch.setattr(jobs, "JobsClient", lambda address: Mock(ray_version="2.60.0"))
+    monkeypatch.setattr(probe, "probe_cluster", lambda client, request: facts)
+    checks = check_cluster(ClusterAddress("http://head:8265", "--address"), Wanted())
+    (check,) = [check for check in checks if check.name == "cluster: torch"]
+    assert check.state == state
+    assert ("torch 2.15.0+cpu and torchvision 0.29.0 on b of http://head:8265" in check.text) == (state == "failed")
+
+
+def test_what_is_not_installed_fails_and_the_other_checks_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "version", find)
+    checks = {check.name: check for check in check_here(Wanted())}
+    assert checks["here: torch"].state == checks["here: Python, Ray"].state == "failed"
+    assert "torch is not installed" in checks["here: torch"].text
+    assert "here: cache disk" in checks
+
+
+def test_a_machine_without_shared_memory_fails_and_the_other_checks_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "SHM", "/nowhere/shm")
+    checks = {check.name: check for check in check_here(Wanted())}
+    assert checks["here: /dev/shm"].state == "failed"
+    assert "/nowhere/shm: No such file or directory" in checks["here: /dev/shm"].text
+    assert "here: cache disk" in checks
+
+
+@pytest.mark.parametrize(("storage", "state"), [("results", "ok"), ("photos/ant/0.jpg/results", "failed")])
+def test_the_storage_is_tried_here_without_a_cluster(
+    call: Callable[..., Answer], work: Path, storage: str, state: str
+) -> None:
+    answer = call("doctor", "--address", "local", "--storage", storage, "--json")
+    (check,) = [check for check in json.loads(answer.out)["checks"] if check["name"] == "here: storage"]
+    assert (check["state"], answer.code) == (state, 0 if state == "ok" else 2)
+    assert not list(work.rglob(".transferlib-*"))
 
 
 def test_images_that_are_not_there_fail_here(call: Callable[..., Answer]) -> None:

@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+import pytest
+
 from transferlib.comparison.nodes import ClusterFacts, NodeFacts
 from transferlib.comparison.preflight import Versions, preflight
 from transferlib.spec import JobSpec
@@ -20,9 +22,9 @@ GOOD = NodeFacts(
 )
 
 
-def problems(*nodes: NodeFacts, python: str = "3.11.9", ray: str = "2.60.0") -> list[str]:
+def problems(*nodes: NodeFacts, python: str = "3.11.9", ray: str = "2.60.0", spec: JobSpec = SPEC) -> list[str]:
     facts = ClusterFacts("http://head:8265", ray, python, nodes)
-    return preflight(facts, SPEC, HERE, "/shared/runs")
+    return preflight(facts, spec, HERE, "/shared/runs")
 
 
 def test_a_good_cluster_has_no_problems_and_patch_versions_may_differ() -> None:
@@ -57,6 +59,25 @@ def test_a_storage_that_cannot_be_written_is_told() -> None:
 def test_a_node_without_torch_is_told() -> None:
     (text,) = problems(replace(GOOD, torch=""))
     assert "never sent along" in text
+
+
+@pytest.mark.parametrize("changes", [{"torch": "2.15.0+cpu"}, {"torch": "2.14.0"}, {"torchvision": "0.28.0"}])
+def test_workers_do_not_train_with_different_builds_of_torch(changes: dict[str, str]) -> None:
+    other = replace(GOOD, name="c", **changes)  # type: ignore[arg-type]
+    (text,) = problems(GOOD, replace(GOOD, name="b"), other)
+    assert "torch 2.15.0 and torchvision 0.29.0 on a, b; " in text
+    assert f"torch {other.torch} and torchvision {other.torchvision} on c of http://head:8265" in text
+    assert "Install the same pair on all of them" in text
+
+
+def test_only_nodes_on_which_workers_may_train_must_have_the_same_torch() -> None:
+    gpu = replace(GOOD, name="b", gpus=1, torch="2.15.0+cu128")
+    head = replace(GOOD, name="c", cpus=0, torch="2.14.0")
+    on_cpu = SPEC.model_copy(update={"resources": SPEC.resources.model_copy(update={"gpus": 0})})
+    assert problems(GOOD, gpu) == []
+    assert problems(GOOD, head) == []
+    assert len(problems(GOOD, gpu, spec=on_cpu)) == 1
+    assert len(problems(GOOD, gpu, replace(gpu, name="d", torch="2.15.0+cu130"))) == 1
 
 
 def test_a_silent_node_is_told_with_its_reason() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +16,14 @@ from transferlib.data.schedule import Position
 from transferlib.errors import RunFolderError, StorageError
 from transferlib.records import TrialResult
 from transferlib.runs import RunFolder
+from transferlib.storage import trial_mirror
 from transferlib.storage.checkpoints import CheckpointCopies
 from transferlib.storage.client_mirror import ClientMirror
 from transferlib.storage.driver_mirror import DriverMirror
 from transferlib.storage.layout import list_objects
 from transferlib.storage.lease import LeaseLostError
 from transferlib.storage.locations import Location, open_location
+from transferlib.storage.rank_mirror import RankMirror
 from transferlib.storage.trial_mirror import TrialMirror
 from transferlib.training.checkpoint import CheckpointStore
 
@@ -138,6 +143,98 @@ def test_a_clients_stop_reaches_driver_and_trial_within_two_seconds(tmp_path: Pa
             time.sleep(0.02)
 
 
+def wait_for_file(path: Path, within_s: float = 2.0) -> None:
+    asked_at = time.monotonic()
+    while not path.exists():
+        assert time.monotonic() - asked_at < within_s
+        time.sleep(0.02)
+
+
+def test_a_processs_own_flag_appears_with_the_runs(tmp_path: Path, store: Location) -> None:
+    begin(tmp_path, store)
+    worker = node(tmp_path, "worker")
+    with DriverMirror(store, node(tmp_path, "head")) as driver:
+        with (
+            TrialMirror(store, worker, TRIAL, attempt=driver.attempt) as trial,
+            RankMirror(store, node(tmp_path, "second"), TRIAL, rank=1) as rank,
+        ):
+            assert not trial.stop_flag.exists()
+            assert not rank.stop_flag.exists()
+            store.write("STOP", b"")
+            wait_for_file(trial.stop_flag)
+            wait_for_file(rank.stop_flag)
+        assert not trial.stop_flag.exists()
+
+
+def test_a_store_that_hangs_does_not_hold_up_a_stop_that_was_asked_for_here(
+    tmp_path: Path, store: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(tmp_path, store)
+    worker, goes_on, hangs = node(tmp_path, "worker"), threading.Event(), threading.Event()
+    with DriverMirror(store, node(tmp_path, "head")) as driver:
+        with TrialMirror(store, worker, TRIAL, attempt=driver.attempt) as trial:
+            real = Location.exists
+
+            def exists(self: Location, name: str) -> bool:
+                hangs.set()
+                return goes_on.wait(30) and real(self, name)
+
+            monkeypatch.setattr(Location, "exists", exists)
+            assert hangs.wait(10)
+            worker.stop_flag.touch()
+            wait_for_file(trial.stop_flag)
+            goes_on.set()
+
+
+def test_a_trial_that_a_newer_start_has_taken_over_is_told_to_stop(
+    tmp_path: Path, store: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_mirror, "_CHECK_EVERY_S", 0.0)
+    begin(tmp_path, store)
+    old, new = node(tmp_path, "old"), node(tmp_path, "new")
+    with DriverMirror(store, node(tmp_path, "head")) as driver:
+        older = TrialMirror(store, old, TRIAL, attempt=driver.attempt, patience_s=0.1)
+        older.__enter__()
+        with TrialMirror(store, new, TRIAL, attempt=driver.attempt) as newer:
+            wait_for_file(older.stop_flag)
+            assert not newer.stop_flag.exists()
+            assert not old.stop_flag.exists(), "others on that node go on"
+        with suppress(LeaseLostError):
+            older.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("where", ["same", "other"])
+def test_a_finished_trials_model_leaves_the_node_and_comes_back_for_the_test_set(
+    tmp_path: Path, store: Location, where: str
+) -> None:
+    begin(tmp_path, store)
+    worker, name = node(tmp_path, "worker"), f"trials/{TRIAL}/best.safetensors"
+    with DriverMirror(store, node(tmp_path, "head")) as driver:
+        with TrialMirror(store, worker, TRIAL, attempt=driver.attempt):
+            worker.trial(TRIAL).best.write_bytes(b"model")
+            worker.trial(TRIAL).result.write_text(RESULT.to_json())
+        assert not worker.trial(TRIAL).best.exists()
+        stored = store.info(name)
+        assert stored is not None
+        evaluating = worker if where == "same" else node(tmp_path, "other")
+        with TrialMirror(store, evaluating, TRIAL, attempt=driver.attempt):
+            assert evaluating.trial(TRIAL).best.read_bytes() == b"model"
+            evaluating.trial(TRIAL).predictions("test").write_bytes(b"rows")
+        assert not evaluating.trial(TRIAL).best.exists()
+        assert store.info(name) == stored, "sent once"
+        assert store.read(f"trials/{TRIAL}/predictions-test.parquet") == b"rows"
+
+
+def test_a_stopped_trials_model_stays_on_its_node(tmp_path: Path, store: Location) -> None:
+    begin(tmp_path, store)
+    worker = node(tmp_path, "worker")
+    with DriverMirror(store, node(tmp_path, "head")) as driver:
+        with TrialMirror(store, worker, TRIAL, attempt=driver.attempt):
+            worker.trial(TRIAL).best.write_bytes(b"model")
+            worker.trial(TRIAL).result.write_text(replace(RESULT, state="stopped").to_json())
+        assert worker.trial(TRIAL).best.exists()
+
+
 def test_a_second_driver_is_refused_while_the_first_is_alive(tmp_path: Path, store: Location) -> None:
     begin(tmp_path, store)
     with DriverMirror(store, node(tmp_path, "head")), pytest.raises(RunFolderError):
@@ -229,3 +326,14 @@ def test_a_removed_file_is_gone_here_and_in_the_store(tmp_path: Path, store: Loc
         driver.remove(head.path / name)
         driver.remove(head.path / name)
         assert not store.exists(name)
+
+
+def test_leave_to_go_on_under_other_versions_is_for_one_attempt(tmp_path: Path, store: Location) -> None:
+    begin(tmp_path, store)
+    client = RunFolder(tmp_path / "client" / RUN)
+    client.resume_changed_flag.touch()
+    ClientMirror(store, client).push_new_run()
+    assert store.exists("RESUME_CHANGED")
+    client.resume_changed_flag.unlink()
+    ClientMirror(store, client).push_new_run()
+    assert not store.exists("RESUME_CHANGED")

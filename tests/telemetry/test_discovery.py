@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from transferlib.telemetry.discovery import HOST_LABEL, PID_LABEL, announced, metrics_dir, remove_dead
+from transferlib.telemetry.discovery import HOST_LABEL, PID_LABEL, START_LABEL, announced, metrics_dir, remove_dead
 
 
-def entry(pid: int, host: str | None = None) -> str:
+def entry(pid: int, host: str | None = None, started: str | None = None) -> str:
     labels = {PID_LABEL: str(pid), HOST_LABEL: host or socket.gethostname()}
+    labels |= {} if started is None else {START_LABEL: started}
     return json.dumps([{"targets": ["127.0.0.1:1"], "labels": labels}])
 
 
@@ -50,6 +51,15 @@ def test_what_a_killed_job_left_is_removed_by_the_next_and_nothing_else_is(tmp_p
     with announced(tmp_path, "run-1", "127.0.0.1:9000"):
         pass
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["alive", "elsewhere", "half", "not-ours"]
+
+
+def test_a_stranger_with_a_dead_jobs_process_id_does_not_keep_its_file(tmp_path: Path) -> None:
+    with announced(tmp_path, "run-1", "127.0.0.1:9000"):
+        (listed,) = json.loads((tmp_path / "run-1.json").read_text())
+        started = listed["labels"][START_LABEL]
+        (tmp_path / "dead.json").write_text(entry(os.getpid(), started=str(int(started) - 1)))
+        remove_dead(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["run-1.json"]
 
 
 def test_another_jobs_file_of_the_same_name_is_left_to_it(tmp_path: Path) -> None:

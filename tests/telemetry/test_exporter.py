@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -21,14 +22,16 @@ from transferlib.comparison.plan import Plan
 from transferlib.errors import UsageError
 from transferlib.runs import RunFolder
 from transferlib.telemetry.catalogue import CATALOGUE
-from transferlib.telemetry.exporter import Settings, serve_metrics
+from transferlib.telemetry.exporter import FIRST_SCRAPE_S, Settings, serve_metrics
+from transferlib.telemetry.linger import MOST_S
 
 
 @pytest.fixture(autouse=True)
 def metrics_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "metrics"
     monkeypatch.setenv("TRANSFERLIB_METRICS_DIR", str(folder))
-    for name in ("HOST", "PORT", "TARGET", "LINGER_S"):
+    monkeypatch.setenv("TRANSFERLIB_METRICS_LINGER_S", "0")
+    for name in ("HOST", "PORT", "TARGET"):
         monkeypatch.delenv(f"TRANSFERLIB_METRICS_{name}", raising=False)
     return folder
 
@@ -147,6 +150,27 @@ def test_a_short_job_waits_for_its_first_scrape_where_it_was_told_to(
     with serve_metrics(*job):
         run_to_last_scrape(metrics_folder)
     assert time.monotonic() - began < 10.0
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        pytest.param({}, 0.0, id="nothing says that somebody looks"),
+        pytest.param({"TRANSFERLIB_METRICS_DIR": "/metrics"}, 15.0, id="Prometheus watches a folder"),
+        pytest.param({"TRANSFERLIB_METRICS_DIR": "/metrics", "TRANSFERLIB_METRICS_LINGER_S": "0"}, 0.0, id="told not"),
+        pytest.param({"TRANSFERLIB_METRICS_LINGER_S": "20"}, 20.0, id="found in another way"),
+    ],
+)
+def test_a_job_waits_for_its_first_scrape_where_somebody_may_come(environ: dict[str, str], expected: float) -> None:
+    assert Settings.from_environ(environ).linger_s == expected
+
+
+def test_prometheus_comes_to_a_new_job_in_the_time_that_it_waits() -> None:
+    config = yaml.safe_load((Path(__file__).parents[2] / "cluster/prometheus.yml").read_text())
+    (scrape,) = [one for one in config["scrape_configs"] if one["job_name"] == "transferlib"]
+    (found,) = scrape["file_sd_configs"]
+    seconds = sum(int(text.removesuffix("s")) for text in (found["refresh_interval"], scrape["scrape_interval"]))
+    assert seconds < FIRST_SCRAPE_S < MOST_S
 
 
 def messages(run: RunFolder) -> str:

@@ -117,6 +117,11 @@ def down(force: bool) -> int:
         click.echo(NONE_RUNS, err=True)
         return 0
     state = read_state(record)
+    if state.jobs is None and not force:
+        raise UsageError(
+            f"Jobs may run on it: the head at {record.address} does not answer. Try again in a minute, or use --force: "
+            "runs are cut off, and go on later with --resume."
+        )
     if state.jobs and not force:
         raise UsageError(
             f"{count(len(state.jobs), 'job has', 'jobs have')} not ended on {record.address}: {', '.join(state.jobs)}. "
@@ -155,8 +160,9 @@ def status_lines(record: ClusterRecord, state: ClusterState) -> list[str]:
     if state.state == "gone":
         return [f"The cluster at {record.address} is gone ({state.problem}) Its record and its files are cleared."]
     since = duration(max(0.0, time.time() - record.started_at))
-    hint = [] if state.state == "running" else [f"{state.problem} End what is left of it: submit cluster down"]
-    jobs = ", ".join(state.jobs) or "none runs"
+    down = "submit cluster down --force" if state.jobs is None else "submit cluster down"
+    hint = [] if state.state == "running" else [f"{state.problem} End what is left of it: {down}"]
+    jobs = "not known" if state.jobs is None else ", ".join(state.jobs) or "none runs"
     return [f"{record.address}: {state.state}, up for {since}", *hint, *_node_lines(state), f"Jobs: {jobs}"]
 
 

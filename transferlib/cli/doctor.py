@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from transferlib.addresses import ClusterAddress, resolve_address
@@ -16,6 +18,7 @@ from transferlib.cli.tables import GAP, text_table
 from transferlib.cli.words import count, size
 from transferlib.clusters import recorded_cluster
 from transferlib.comparison.nodes import ClusterFacts, NodeFacts
+from transferlib.comparison.preflight import torch_problems
 from transferlib.data.cache_dir import default_cache_dir
 from transferlib.errors import TransferlibError, UsageError
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 State = Literal["ok", "warning", "failed"]
 
+SHM = "/dev/shm"
 LEAST_SHM_BYTES = 1 << 30
 LEAST_DISK_BYTES = 5 << 30
 LEAST_TEXT_WIDTH = 30
@@ -68,14 +72,14 @@ def check_here(wanted: Wanted) -> Iterator[Check]:
     from transferlib.data.sources import list_images
     from transferlib.models.weight_names import resolve_weights
 
-    yield Check("here: Python, Ray", "ok", f"Python {platform.python_version()}, Ray {version('ray')}")
-    error = _import_error()
-    versions = f"torch {version('torch')}, torchvision {version('torchvision')}"
-    yield Check("here: torch", "failed" if error else "ok", error or versions)
-    yield _room("here: /dev/shm", shutil.disk_usage("/dev/shm").free, LEAST_SHM_BYTES)
+    yield _tried("here: Python, Ray", lambda: f"Python {platform.python_version()}, Ray {_version('ray')}")
+    yield _tried("here: torch", _torch)
+    yield _room("here: /dev/shm", SHM, LEAST_SHM_BYTES)
     cache = default_cache_dir()
-    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    yield _room("here: cache disk", shutil.disk_usage(existing).free, LEAST_DISK_BYTES)
+    existing = next(folder for folder in (cache, *cache.parents) if os.path.exists(folder))
+    yield _room("here: cache disk", existing, LEAST_DISK_BYTES)
+    if wanted.storage:
+        yield _tried("here: storage", lambda: _write_and_remove(wanted.storage))
     if wanted.data:
         yield _tried("here: images", lambda: count(len(list_images(wanted.data).entries), "file"))
     if wanted.weights:
@@ -106,6 +110,8 @@ def check_cluster(address: ClusterAddress, wanted: Wanted) -> Iterator[Check]:
     theirs = (_minor(facts.python), facts.ray)
     text = f"Python {facts.python}, Ray {facts.ray}"
     yield Check("cluster: versions", "ok" if ours == theirs else "failed", text)
+    differing = "; ".join(torch_problems(facts, use_gpu=facts.gpus > 0))
+    yield Check("cluster: torch", "failed" if differing else "ok", differing or "the same wherever workers may train")
     yield Check("cluster: has", "ok", _has(facts))
     for node in facts.nodes:
         problems = list(node_problems(node))
@@ -182,19 +188,44 @@ def _door(client: JobsClient) -> Check:
     return Check("cluster: token", "warning", text)
 
 
-def _room(name: str, free: int, least: int) -> Check:
+def _room(name: str, folder: str | Path, least: int) -> Check:
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return Check(name, "failed", f"{folder}: {error.strerror}. A job needs it, with {size(least)} free.")
     return Check(name, "ok" if free >= least else "warning", f"{size(free)} free")
 
 
-def _import_error() -> str:
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        raise TransferlibError(f"{name} is not installed. Install transferlib again, with all it needs.") from None
+
+
+def _torch() -> str:
+    """Return which torch and torchvision are here.
+
+    Raises:
+        TransferlibError: One is not, or they do not fit each other.
+    """
+    versions = f"torch {_version('torch')}, torchvision {_version('torchvision')}"
     try:
         import torch
         import torchvision  # noqa: F401 - its compiled half must fit torch's
 
         torch.zeros(1)
     except Exception as error:
-        return f"torch and torchvision do not import together: {type(error).__name__}: {error}"
-    return ""
+        text = f"torch and torchvision do not import together: {type(error).__name__}: {error}"
+        raise TransferlibError(text) from None
+    return versions
+
+
+def _write_and_remove(storage: str) -> str:
+    from transferlib.cli.cluster_target import trace_in
+
+    with trace_in(storage):
+        return "a file could be written and removed"
 
 
 def _has(facts: ClusterFacts) -> str:

@@ -105,6 +105,8 @@ def _make_ready(run: RunFolder, *, has_changed: bool) -> None:
             run.stop_flag.unlink(missing_ok=True)
             if has_changed:
                 run.resume_changed_flag.touch()
+            else:
+                run.resume_changed_flag.unlink(missing_ok=True)  # leave is given for one attempt
             run.set_status("preparing", message="going on")
     except OSError as error:
         raise RunFolderError(f"{run.path} cannot be written ({error.strerror}), so it cannot go on.") from None

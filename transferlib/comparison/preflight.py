@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from transferlib.comparison.nodes import ClusterFacts, NodeFacts
@@ -55,10 +55,31 @@ def preflight(facts: ClusterFacts, spec: JobSpec, here: Versions, storage: str) 
     for what, nodes, why in checks:
         if nodes:
             problems.append(f"{what}: {_on(nodes, facts)} {why}{_said(nodes)}")
+    gpus = facts.gpus if spec.resources.gpus is None else spec.resources.gpus
+    problems += torch_problems(facts, use_gpu=gpus > 0)
     silent = [node for node in facts.nodes if not node.python]
     if silent:
         problems.append(f"No word from {_on(silent, facts)}: {silent[0].problem or 'it did not say why'}.")
     return problems
+
+
+def torch_problems(facts: ClusterFacts, *, use_gpu: bool) -> Iterator[str]:
+    """Yield what torch and torchvision are where, if workers may train on nodes that have different ones.
+
+    Args:
+        facts: Of the cluster.
+        use_gpu: Whether workers train on GPUs, so that only nodes with one matter.
+    """
+    pairs: dict[tuple[str, str], list[str]] = {}
+    for node in facts.nodes:
+        if (node.gpus if use_gpu else node.cpus) and node.torch and node.torchvision:
+            pairs.setdefault((node.torch, node.torchvision), []).append(node.name)
+    if len(pairs) > 1:
+        found = "; ".join(f"torch {pair[0]} and torchvision {pair[1]} on {', '.join(on)}" for pair, on in pairs.items())
+        yield (
+            f"torch: {found} of {facts.address}. Trials that are compared must train with one pair, +cpu or +cu128 "
+            "included. Install the same pair on all of them, or use our image."
+        )
 
 
 _NO_TORCH = "does not have torch and torchvision. They are never sent along: install the pair there, or use our image."

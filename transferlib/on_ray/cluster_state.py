@@ -42,8 +42,8 @@ class ClusterState:
     state: State
     """"gone": no node's process is left; "damaged": some are not, or the head does not answer."""
     nodes: tuple[NodeState, ...]
-    jobs: tuple[str, ...] = ()
-    """Submission ids that have not ended."""
+    jobs: tuple[str, ...] | None = ()
+    """Submission ids that have not ended; None: the head does not answer, so nobody knows."""
     problem: str = ""
     """Why it is not "running"."""
 
@@ -114,6 +114,7 @@ def _node_state(name: str, pid: int, living: dict[int, Process], known: dict[str
     return NodeState(name, pid, pid in living and name in known, int(offers.get("CPU", 0)), int(offers.get("GPU", 0)))
 
 
-def _unfinished(jobs: Any) -> tuple[str, ...]:
-    rows = jobs if isinstance(jobs, list) else []
-    return tuple(str(row["submission_id"]) for row in rows if row.get("status") in UNFINISHED and row["submission_id"])
+def _unfinished(jobs: Any) -> tuple[str, ...] | None:
+    if not isinstance(jobs, list):
+        return None
+    return tuple(str(row["submission_id"]) for row in jobs if row.get("status") in UNFINISHED and row["submission_id"])

@@ -81,10 +81,13 @@ def stop_cluster(record: ClusterRecord) -> None:
     """End a cluster's nodes and all they started, remove its temp dir and forget it.
 
     Args:
-        record: Of a cluster that runs, or of one that is gone.
+        record: Of a cluster that runs, or of one that is gone. Where another has been started since it was read, that
+            one is left alone: nobody starts a second before the first has ended.
     """
     with _only_one_at_a_time():
-        _end(record)
+        newest = recorded_cluster() or record
+        if newest.temp_dir == record.temp_dir:
+            _end(newest)
 
 
 def node_environment(environ: Mapping[str, str], record: ClusterRecord, share: NodeShare) -> dict[str, str]:

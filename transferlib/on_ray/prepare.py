@@ -155,12 +155,15 @@ def _prepare_models(spec_yaml: str, use_gpu: bool) -> Prepared | Exception:
 def settle(run: RunFolder, prepared: Prepared, plan: Plan) -> Prepared:
     """Record what was settled, or hold it against what the run began with.
 
+    Versions and processor are held against those of the newest attempt that was allowed; --resume-changed is leave for
+    one attempt, and what it allowed stays on record.
+
     Returns:
         What holds for this run: the first job's precision, also after a resume.
 
     Raises:
-        RunFolderError: The spec or the weights changed since the run began; or versions or the processor did, and
-            the user did not say --resume-changed.
+        RunFolderError: The spec or the weights changed since the run began; or versions or the processor did since the
+            last attempt, and the user did not say --resume-changed.
     """
     environment = describe_environment(plan)
     prepared = replace(prepared, spec_sha256=hashlib.sha256(run.spec.read_bytes()).hexdigest())
@@ -185,10 +188,13 @@ def settle(run: RunFolder, prepared: Prepared, plan: Plan) -> Prepared:
     if changes and not run.resume_changed_flag.exists():
         raise RunFolderError(
             f"Run {run.run_id} would not go on bit for bit: {'; '.join(changes)}. "
-            "Go back to what it began with, or add --resume-changed: the run is then marked as not bit-exact."
+            "Go back to what it ran with, or add --resume-changed: the run is then marked as not bit-exact."
         )
     if changes:
-        write_json(run.environment, {**recorded, "bit_exact": False, "changes": changes})
+        newest = {name: environment[name] for name in ("versions", "processor")}
+        allowed = {"bit_exact": False, "changes": [*recorded.get("changes", ()), *changes]}
+        write_json(run.environment, {**recorded, **newest, **allowed})
+    run.resume_changed_flag.unlink(missing_ok=True)
     return before
 
 

@@ -37,6 +37,8 @@ class ClientMirror:
             path = self._run.path / name
             if path.exists():
                 self._store.write(name, path.read_bytes())
+            else:
+                self._store.delete(name)
 
     def pull(self, also: Collection[str] = ()) -> list[str]:
         """Fetch the small files that changed; one listing and the status, however many trials there are.

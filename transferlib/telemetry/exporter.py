@@ -21,7 +21,7 @@ from transferlib.errors import UsageError
 from transferlib.runs import RunFolder
 from transferlib.spec import JobSpec
 from transferlib.telemetry.catalogue import CATALOGUE, Series
-from transferlib.telemetry.discovery import announced, metrics_dir
+from transferlib.telemetry.discovery import DIR_VARIABLE, announced, metrics_dir
 from transferlib.telemetry.feed import Feed
 from transferlib.telemetry.linger import MOST_S, Scrapes
 
@@ -32,6 +32,9 @@ HOST_VARIABLE = "TRANSFERLIB_METRICS_HOST"
 PORT_VARIABLE = "TRANSFERLIB_METRICS_PORT"
 TARGET_VARIABLE = "TRANSFERLIB_METRICS_TARGET"
 LINGER_VARIABLE = "TRANSFERLIB_METRICS_LINGER_S"
+FIRST_SCRAPE_S = 15.0
+"""From a job's file to its first scrape: Prometheus passes new targets on every 5 s, takes them up every 5 s (its
+`discovery_reload_interval`) and scrapes them within an interval, 5 s in cluster/prometheus.yml."""
 _REQUEST_TIMEOUT_S = 10
 _EVERYWHERE = ("", "0.0.0.0", "::")
 
@@ -47,7 +50,8 @@ class Settings:
     target_host: str = ""
     """Name that Prometheus reaches this host by; empty: from `host`."""
     linger_s: float = 0.0
-    """Seconds that a job that was never scraped waits for its first scrape when it has ended."""
+    """Seconds that a job that was never scraped waits for its first scrape when it has ended. Where nothing is said,
+    `FIRST_SCRAPE_S` if the folder is named that Prometheus watches, else 0."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -58,7 +62,8 @@ class Settings:
         """
         host = environ.get(HOST_VARIABLE, "") or cls.host
         port = _number(environ, PORT_VARIABLE, 65535, "a port, 0 for any free one")
-        linger_s = _number(environ, LINGER_VARIABLE, MOST_S, "seconds")
+        default_s = FIRST_SCRAPE_S if environ.get(DIR_VARIABLE) else cls.linger_s
+        linger_s = _number(environ, LINGER_VARIABLE, MOST_S, "seconds", default_s)
         return cls(host, int(port), environ.get(TARGET_VARIABLE, ""), linger_s)
 
 
@@ -217,8 +222,8 @@ def _target_host(settings: Settings) -> str:
     return f"[{settings.host}]" if ":" in settings.host else settings.host
 
 
-def _number(environ: Mapping[str, str], name: str, most: float, what: str) -> float:
-    text = environ.get(name, "") or "0"
+def _number(environ: Mapping[str, str], name: str, most: float, what: str, default: float = 0.0) -> float:
+    text = environ.get(name, "") or str(default)
     try:
         value = float(text)
     except ValueError:

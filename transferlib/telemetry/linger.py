@@ -21,7 +21,7 @@ def last_moment(scraped_at: list[float], ended_at: float, first_s: float) -> flo
     """Return until when to wait for a scrape after the end, on the clock of the arguments, s.
 
     A scraper that came several times is waited for as long as its longest interval says; one that came once, until half
-    a minute after it came; one that never came, as long as the user said.
+    a minute after it came; one that never came, as long as was said.
 
     Args:
         scraped_at: When the last scrapes were, ascending; empty: never.
