@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from transferlib.cli import remote_job
+from transferlib.cli.executor import StopSignals
 from transferlib.cli.remote_job import RemoteJob
+from transferlib.cli.watching import watch
 from transferlib.errors import ClusterUnreachableError, StorageError
 from transferlib.on_ray.jobs import JobState
 from transferlib.runs import RunFolder
@@ -104,3 +108,59 @@ def test_an_unexpected_error_reaches_who_polls(job: Callable[..., RemoteJob]) ->
     broken = job(find)
     with pytest.raises(ZeroDivisionError):
         poll_for(broken, 5)
+
+
+class Playing:
+    """A job on a cluster that runs until it is asked to stop."""
+
+    outlives_us = True
+
+    def __init__(self, send: Callable[[], object]) -> None:
+        self.news: list[str] = []
+        self.is_asked = False
+        self._send = send
+
+    def poll(self) -> int | None:
+        self._send()
+        return 5 if self.is_asked else None
+
+    def ask_to_stop(self) -> None:
+        self.is_asked = True
+
+    def leaving_lines(self) -> list[str]:
+        return ["The job goes on."]
+
+
+@pytest.mark.parametrize(
+    ("number", "state", "code", "is_asked"),
+    [
+        (signal.SIGINT, "left", 130, False),
+        (signal.SIGHUP, "left", 130, False),
+        (signal.SIGTERM, "stopped", 5, True),
+    ],
+)
+def test_ctrl_c_and_a_closed_terminal_leave_the_job_and_sigterm_stops_it(
+    number: signal.Signals, state: str, code: int, is_asked: bool
+) -> None:
+    snapshot = SimpleNamespace(status={"state": "stopped" if number == signal.SIGTERM else "running"})
+    follower: Any = SimpleNamespace(take=lambda: snapshot)
+    with StopSignals() as signals:
+        job: Any = Playing(lambda: signal.raise_signal(number))
+        outcome = watch(job, follower, Quiet(), signals)
+    assert (outcome.state, outcome.exit_code, job.is_asked) == (state, code, is_asked)
+
+
+class Quiet:
+    """Show nothing."""
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def show(self, snapshot: object) -> None:
+        pass

@@ -31,6 +31,15 @@ def test_detach_prints_the_id_and_how_to_follow_and_stop(call: Call) -> None:
     assert call("stop", "@last", "--wait").code == 0
 
 
+def test_the_id_goes_into_a_file_for_scripts(call: Call) -> None:
+    answer = call(*SMALL, "-d", "--id-file", "id", job="done")
+    assert Path("id").read_text() == answer.out
+    refused = call(*SMALL, "-d", "--id-file", "nowhere/id", job="done")
+    assert refused.code == 2
+    assert "--id-file nowhere/id cannot be written" in refused.err
+    assert "--resume" in refused.err
+
+
 def test_a_detached_job_says_so_as_json(call: Call) -> None:
     answer = call(*SMALL, "-d", "--json", job="done")
     said = json.loads(answer.out)

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 from transferlib.cli.executor import StopSignals
 from transferlib.cli.following import Follower
@@ -16,6 +17,7 @@ from transferlib.cli.request import Request
 from transferlib.cli.targets import Target, find_target
 from transferlib.cli.watching import Job, Outcome, View, hang_up_is_no_error, watch
 from transferlib.comparison.plan import Plan
+from transferlib.errors import UsageError
 from transferlib.runs import RunFolder, read_json
 
 PLAIN_WIDTH = 120
@@ -41,7 +43,12 @@ def say(text: str) -> None:
 
 
 def start_job(request: Request, target: Target, run: RunFolder, plan: Plan, *, is_new: bool) -> int:
-    """Start a run's job, then follow it or leave it to itself."""
+    """Start a run's job, then follow it or leave it to itself.
+
+    Raises:
+        UsageError: The run's id cannot be written where it was asked for.
+    """
+    leave_id(request, run)
     with StopSignals() as signals:
         job = target.start(run, plan, is_detached=request.is_detached)
         if not request.is_detached:
@@ -52,6 +59,22 @@ def start_job(request: Request, target: Target, run: RunFolder, plan: Plan, *, i
         print(run.run_id)
     say("\n".join(job.leaving_lines()))
     return 0
+
+
+def leave_id(request: Request, run: RunFolder) -> None:
+    """Write a run's id where `--id-file` says, for scripts that stop the run or look at it.
+
+    Raises:
+        UsageError: It cannot be written there.
+    """
+    if request.id_file is not None:
+        try:
+            Path(request.id_file).write_text(f"{run.run_id}\n")
+        except OSError as error:
+            raise UsageError(
+                f"--id-file {request.id_file} cannot be written ({error.strerror}). Run {run.run_id} is made and was "
+                f"not started: submit {request.verb} --resume {run.run_id}"
+            ) from None
 
 
 def follow_job(

@@ -97,18 +97,25 @@ def tail_text(log: str, where: str, num_lines: int = LOG_TAIL_LINES) -> str:
 class StopSignals:
     """Turn signals into a clean stop; a context manager.
 
-    The first Ctrl-C asks the job to stop, the second kills it. SIGTERM and SIGHUP ask it to stop.
+    The first Ctrl-C asks the job to stop, the second kills it. SIGTERM and SIGHUP ask it to stop. A job that outlives
+    us is only left to itself by Ctrl-C and SIGHUP; SIGTERM, the word of batch systems, stops it too.
     """
 
     def __init__(self) -> None:
         self.num_interrupts = 0
         self.is_terminated = False
+        self.is_hung_up = False
         self._before: dict[signal.Signals, object] = {}
 
     @property
     def is_stop_wanted(self) -> bool:
         """Return whether any of the signals has come."""
         return self.num_interrupts > 0 or self.is_terminated
+
+    @property
+    def is_leaving_wanted(self) -> bool:
+        """Return whether the user goes away from a job that can do without one."""
+        return self.num_interrupts > 0 or self.is_hung_up
 
     def __enter__(self) -> StopSignals:
         self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
@@ -125,3 +132,4 @@ class StopSignals:
 
     def _terminate(self, number: int, frame: object) -> None:
         self.is_terminated = True
+        self.is_hung_up = self.is_hung_up or number == signal.SIGHUP

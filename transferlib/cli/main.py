@@ -57,6 +57,7 @@ def job_command(verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
                 is_flag=True,
                 help="Return when the job has been started; it goes on by itself (submit status, logs -f, wait, stop).",
             ),
+            click.option("--id-file", metavar="FILE", help="Write the run's id there before its job is started."),
             *cluster_options,
             spec_option,
         ):
@@ -225,6 +226,7 @@ def _start(verb: str, ctx: click.Context, options: dict[str, Any]) -> int:
             address=options.pop("address"),
             storage=options.pop("storage"),
             is_detached=options.pop("detach"),
+            id_file=options.pop("id_file"),
             problems=ctx.meta[PROBLEMS],
             given=_given(options),
         )

@@ -24,5 +24,7 @@ class Request:
     storage: str | None = None
     """Where the cluster keeps runs; None: where they are made here."""
     is_detached: bool = False
+    id_file: str | None = None
+    """File that gets the run's id."""
     problems: tuple[str, ...] = ()
     """What is wrong with the command line already."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from transferlib.addresses import HERE
-from transferlib.cli.attending import follow_job, print_result, say, start_job, target_of
+from transferlib.cli.attending import follow_job, leave_id, print_result, say, start_job, target_of
 from transferlib.cli.outcome import shown
 from transferlib.cli.request import Request
 from transferlib.cli.resolve import find_runs_dir
@@ -57,6 +57,7 @@ def resume_run(request: Request) -> int:
     job = target.find_running(run)
     if job is not None:
         say(f"Run {run.run_id} is still running there.")
+        leave_id(request, run)
         return follow_job(request, run, plan, job, is_new=False)
     _check_machine(run, plan, target.look(spec))
     _make_ready(run, has_changed=request.resume_changed)

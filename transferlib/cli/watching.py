@@ -23,7 +23,7 @@ class Job(Protocol):
     """Be a job that runs somewhere."""
 
     outlives_us: bool
-    """Whether Ctrl-C leaves it alone."""
+    """Whether Ctrl-C and a closed terminal leave it alone."""
     news: list[str]
     """Lines for the user about the job's whereabouts; whoever shows them takes them out."""
 
@@ -102,7 +102,7 @@ def watch(job: Job, follower: Follower, view: View, signals: StopSignals) -> Out
                     view.say(job.news.pop(0))
             if code is not None:
                 break
-            if signals.is_stop_wanted and job.outlives_us:
+            if signals.is_leaving_wanted and job.outlives_us:
                 return Outcome("left", EXIT_INTERRUPTED, "\n".join(job.leaving_lines()), snapshot, can_go_on=False)
             if signals.num_interrupts > 1:
                 job.kill()
