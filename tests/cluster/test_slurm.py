@@ -100,6 +100,10 @@ def seen_by(program: str, environment: dict[str, str]) -> dict[str, Any]:
     return seen
 
 
+def id_file(environment: dict[str, str]) -> str:
+    return f"{environment['HOME']}/.transferlib/run-{environment['SLURM_JOB_ID']}"
+
+
 def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", SCRIPT, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
@@ -157,7 +161,7 @@ def test_the_job_is_the_command_line_on_the_head_with_what_was_typed(environment
     arguments: list[str] = seen_by("ray", environment)["argv"]
     entry = arguments[arguments.index("--") + 1 :]
     assert entry == [
-        *["submit", "compare", "--address", "http://127.0.0.1:8265"],
+        *["submit", "compare", "--address", "http://127.0.0.1:8265", "--id-file", id_file(environment)],
         *["--data", "/shared/my photos", "--gpus", "4"],
     ]
 
@@ -191,6 +195,8 @@ def test_the_end_of_the_allocation_stops_the_job_cleanly_and_gives_its_exit_code
         while not (Path(environment["STAND_IN"]) / "ray.json").exists():
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        # What `submit` has done by then; an --id-file is a run of this job, whatever else lies in the folder.
+        Path(id_file(environment)).write_text("20261125-014503-compare-3fa9\n")
         # As --signal=B:TERM does: the batch shell alone.
         batch.send_signal(signal.SIGTERM)
         assert batch.wait(timeout=30) == 5
@@ -198,7 +204,27 @@ def test_the_end_of_the_allocation_stops_the_job_cleanly_and_gives_its_exit_code
         if batch.poll() is None:
             os.killpg(batch.pid, signal.SIGKILL)
             batch.wait()
-    assert seen_by("submit", environment)["argv"] == ["stop", "@last", "--runs", "/shared/runs"]
+    assert seen_by("submit", environment)["argv"] == [
+        *["stop", "20261125-014503-compare-3fa9", "--runs", "/shared/runs"],
+    ]
+    assert not Path(id_file(environment)).exists()
+
+
+def test_the_end_before_anything_was_started_ends_the_step(environment: dict[str, str]) -> None:
+    write_program(Path(environment["TRANSFERLIB_VENV"]) / "bin/ray", RECORD.format(then="time.sleep(60)"))
+    batch = subprocess.Popen(["bash", str(SCRIPT), "--data", "/x"], env=environment, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 30
+        while not (Path(environment["STAND_IN"]) / "ray.json").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        batch.send_signal(signal.SIGTERM)
+        assert batch.wait(timeout=30) != 0
+    finally:
+        if batch.poll() is None:
+            os.killpg(batch.pid, signal.SIGKILL)
+            batch.wait()
+    assert not (Path(environment["STAND_IN"]) / "submit.json").exists()
 
 
 @pytest.mark.cluster
