@@ -28,7 +28,7 @@ from transferlib.on_ray.node_shares import NodeShare
 from transferlib.records import TrialResult
 from transferlib.runs import RunFolder, read_json
 from transferlib.spec import JobSpec
-from transferlib.storage.layout import list_objects
+from transferlib.storage.layout import list_objects, trial_log
 from transferlib.storage.locations import open_location
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow]
@@ -283,10 +283,12 @@ def test_ddp_over_two_nodes_killed_in_the_middle_goes_on_from_the_store(desk: De
     os.kill(process_ids(there, TRIAL)[-1], signal.SIGKILL)
     assert there.trial(TRIAL).read_result() is None, "killed in the middle"
     desk.submit("wait", run.run_id)
-    assert len(process_ids(there, TRIAL)) == 2
+    assert not there.path.exists(), "a run that is done leaves its node"
+    stored = open_location(storage).child(run.run_id)
+    assert len(re.findall(r"in process \d+", stored.read(trial_log(TRIAL)).decode())) == 2
     for trial_id in (TRIAL, TRIAL.replace("c0", "c1")):
         assert result_of(run, trial_id).weights_sha256 == result_of(undisturbed, trial_id).weights_sha256
-    kept = list_objects(open_location(storage).child(run.run_id), "trials")
+    kept = list_objects(stored, "trials")
     (chosen,) = (name.split("/")[1] for name in kept if name.endswith("predictions-test.parquet"))
     models = [name for name in kept if name.endswith("best.safetensors")]
     assert models == [f"trials/{chosen}/best.safetensors"], "models that were not chosen do not stay in the store"

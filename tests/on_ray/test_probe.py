@@ -16,6 +16,12 @@ from transferlib.on_ray.jobs import JobsClient, JobState
 from transferlib.on_ray.package_hash import package_sha256
 from transferlib.on_ray.probe import ProbeRequest, probe_cluster
 
+OURS = {"verb": "probe"}
+
+
+def probe_id(digit: str) -> str:
+    return f"transferlib-probe-{digit * 12}"
+
 
 class Head:
     """Be a head where a probe ends as it is told to."""
@@ -74,17 +80,29 @@ def test_probes_that_ended_long_ago_are_taken_off_the_list_and_nothing_else() ->
     old, fresh = now - 2 * probe.SETTLED_S, now - 1
     head = Head(
         others=(
-            JobState("probe-a", "SUCCEEDED", ended_at=old),
-            JobState("probe-b", "FAILED", ended_at=old),
+            JobState(probe_id("a"), "SUCCEEDED", ended_at=old, metadata=OURS),
+            JobState(probe_id("b"), "FAILED", ended_at=old, metadata=OURS),
             # Ray would bring this one back as failed.
-            JobState("probe-c", "SUCCEEDED", ended_at=fresh),
-            JobState("probe-d", "RUNNING"),
+            JobState(probe_id("c"), "SUCCEEDED", ended_at=fresh, metadata=OURS),
+            JobState(probe_id("d"), "RUNNING", metadata=OURS),
+            JobState(probe_id("e"), "SUCCEEDED", ended_at=old),
+            JobState(probe_id("f"), "SUCCEEDED", ended_at=old, metadata={"verb": "compare"}),
+            JobState("transferlib-probe-of-mine", "SUCCEEDED", ended_at=old, metadata=OURS),
+            JobState("probe-a", "SUCCEEDED", ended_at=old, metadata=OURS),
             JobState("20261125-014503-compare-3fa9", "SUCCEEDED", ended_at=old),
         )
     )
     with pytest.raises(TransferlibError):
         ask(head)
-    assert head.deleted == ["probe-a", "probe-b"]
+    assert head.deleted == [probe_id("a"), probe_id("b")]
+
+
+def test_a_probe_is_sent_under_a_name_that_the_next_one_sweeps() -> None:
+    head = Head()
+    with pytest.raises(TransferlibError):
+        ask(head)
+    (job,) = head.stopped
+    assert probe.PROBE_ID.fullmatch(job)
 
 
 def test_the_package_is_known_by_its_modules_whatever_else_lies_there(tmp_path: Path) -> None:

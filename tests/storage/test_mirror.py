@@ -171,19 +171,21 @@ def test_a_store_that_hangs_does_not_hold_up_a_stop_that_was_asked_for_here(
 ) -> None:
     begin(tmp_path, store)
     worker, goes_on, hangs = node(tmp_path, "worker"), threading.Event(), threading.Event()
-    with DriverMirror(store, node(tmp_path, "head")) as driver:
-        with TrialMirror(store, worker, TRIAL, attempt=driver.attempt) as trial:
-            real = Location.exists
+    real = Location.exists
 
-            def exists(self: Location, name: str) -> bool:
-                hangs.set()
-                return goes_on.wait(30) and real(self, name)
+    def exists(self: Location, name: str) -> bool:
+        hangs.set()
+        return goes_on.wait(30) and real(self, name)
 
-            monkeypatch.setattr(Location, "exists", exists)
-            assert hangs.wait(10)
-            worker.stop_flag.touch()
-            wait_for_file(trial.stop_flag)
-            goes_on.set()
+    with (
+        DriverMirror(store, node(tmp_path, "head")) as driver,
+        TrialMirror(store, worker, TRIAL, attempt=driver.attempt) as trial,
+    ):
+        monkeypatch.setattr(Location, "exists", exists)
+        assert hangs.wait(10)
+        worker.stop_flag.touch()
+        wait_for_file(trial.stop_flag)
+        goes_on.set()
 
 
 def test_a_trial_that_a_newer_start_has_taken_over_is_told_to_stop(

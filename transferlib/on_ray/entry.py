@@ -7,16 +7,18 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from transferlib.errors import TransferlibError, UsageError
-from transferlib.on_ray.mirroring import node_folder
+from transferlib.errors import EXIT_SOME_FAILED, TransferlibError, UsageError
+from transferlib.on_ray.mirroring import make_node_root, node_folder, remove_node_folder
 from transferlib.on_ray.session import keep_to_loopback
 from transferlib.runs import RUN_ID, STORAGE_VARIABLE, RunFolder
 from transferlib.storage.uris import is_uri
 
 COPY_BYTES = 1 << 16
+DONE_CODES = (0, EXIT_SOME_FAILED)
+"""How a job ends that has nothing left to do."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,10 +46,13 @@ def main(argv: Sequence[str]) -> int:
     try:
         run = cluster_run(argv[1], os.environ)
         with copied_output(run.job_log):
-            return run_job(run, is_on_cluster=True)
+            code = run_job(run, is_on_cluster=True)
     except TransferlibError as error:
         print(error, flush=True)
         return error.exit_code
+    if code in DONE_CODES:
+        remove_node_folder(run)
+    return code
 
 
 def cluster_run(run_id: str, environ: Mapping[str, str]) -> RunFolder:
@@ -59,11 +64,13 @@ def cluster_run(run_id: str, environ: Mapping[str, str]) -> RunFolder:
 
     Raises:
         UsageError: It is no run id, or there is no such run in the storage.
+        RunFolderError: Another user has the place where this node keeps runs of an object store.
     """
     if not RUN_ID.fullmatch(run_id):
         raise UsageError(f"{run_id!r} is no run id; they look like 20261125-014503-compare-3fa9.")
     storage = environ[STORAGE_VARIABLE]
     if is_uri(storage):
+        make_node_root()
         run = node_folder(run_id)
     else:
         run = RunFolder(Path(storage) / run_id)
@@ -104,7 +111,16 @@ def copied_output(path: Path) -> Iterator[None]:
 
 
 def _copy(read_end: int, out: int, path: Path) -> None:
-    with open(path, "ab", buffering=0) as log:
-        while data := os.read(read_end, COPY_BYTES):
+    """Copy until nobody holds the other end. Leaving earlier, over a full disk, would block whoever prints for ever."""
+    is_told = False
+    while data := os.read(read_end, COPY_BYTES):
+        with suppress(OSError):
             os.write(out, data)
-            log.write(data)
+        try:
+            with open(path, "ab", buffering=0) as log:
+                log.write(data)
+        except OSError as error:
+            if not is_told:
+                is_told = True
+                with suppress(OSError):
+                    os.write(out, f"warning: {path} lacks what is printed here: {error.strerror}.\n".encode())

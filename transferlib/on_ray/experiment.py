@@ -11,8 +11,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-
-import ray
+from functools import partial
 
 from transferlib.comparison.choose import choose_candidates
 from transferlib.comparison.fit import check_steps
@@ -27,6 +26,7 @@ from transferlib.on_ray.mirroring import KeptRun, driver_mirror
 from transferlib.on_ray.prepare import draw_mosaic, prepare_data, settle, start_preparing_models
 from transferlib.on_ray.session import cluster_ray, local_ray, object_store_bytes
 from transferlib.on_ray.tune import evaluate_trials, run_trials
+from transferlib.on_ray.waiting import wait_for, wait_for_call
 from transferlib.on_ray.watch import Watch
 from transferlib.records import FINISHED, TrialResult, TrialSpec
 from transferlib.runs import RunFolder, read_json, write_atomic
@@ -106,7 +106,7 @@ class _Job:
         failed = [result for result in results if result.state == "failed"]
         code = EXIT_SOME_FAILED if failed else 0
         run.set_status("done", exit_code=code, message=_failures(failed), recommended=self._recommended)
-        log.info("done with exit code %d. %s", code, _failures(failed))
+        log.info("done with exit code %d. %s", code, _failures(failed) or "No trial failed.")
         return code
 
     def _session(self) -> AbstractContextManager[None]:
@@ -137,12 +137,13 @@ class _Job:
         run, spec, plan = self._run, self._spec, self.plan
         models = start_preparing_models(spec, plan)
         self._phase("preparing", "reading the images")
-        manifest = prepare_data(run, spec, plan, self.tell, self._show_reading)
+        read = partial(prepare_data, run, spec, plan, self.tell, self._show_reading)
+        manifest = wait_for_call(read, self._refuse_to_go_on_if_stopped)
         check_steps(spec, len(manifest.images().rows("train")), plan.workers_per_trial)
         if not run.mosaic.exists():
             draw_mosaic(run, spec)
         self._phase("preparing", "loading the weights")
-        prepared = ray.get(models)
+        prepared = wait_for(models, self._refuse_to_go_on_if_stopped)
         if isinstance(prepared, Exception):
             raise prepared
         prepared = settle(run, prepared, plan)
@@ -159,11 +160,16 @@ class _Job:
         self._refuse_to_go_on_if_stopped()
 
     def _show_reading(self, num_done: int, num_files: int) -> None:
-        """Say how far the decoding is; a stop that is asked for meanwhile ends it, what is in the cache stays there."""
+        """Say how far the decoding is; a stop that is asked for meanwhile ends it, what is in the cache stays there.
+
+        Raises:
+            StoppedError: To the thread that reads; the job itself says more.
+        """
         if time.monotonic() - self._shown_at > 1.0:
             self._shown_at = time.monotonic()
             self._run.set_status("preparing", message=f"reading the images, {num_done:,} of {num_files:,}")
-        self._refuse_to_go_on_if_stopped()
+        if self._run.stop_flag.exists():
+            raise StoppedError("Stopped while the images were read.")
 
     def _train(self) -> None:
         run, plan = self._run, self.plan
@@ -213,7 +219,9 @@ class _Job:
         return [result for result in results if result is not None]
 
     def _resume_command(self) -> str:
-        return f"submit {self._spec.verb} --resume {self._run.path}"
+        # On a cluster this folder may be the node's own; the id is what the user's machine knows the run by.
+        name = self._run.run_id if self._is_on_cluster else self._run.path
+        return f"submit {self._spec.verb} --resume {name}"
 
     def _refuse_to_go_on_if_stopped(self) -> None:
         if not self._run.stop_flag.exists():

@@ -5,10 +5,13 @@ Where runs lie on a disk that all nodes see, or on this machine alone, nothing h
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +22,8 @@ from transferlib.storage.uris import is_uri
 if TYPE_CHECKING:
     from transferlib.storage.locations import Location
     from transferlib.training.worker import Worker
+
+logger = logging.getLogger(__name__)
 
 
 class KeptRun(Protocol):
@@ -54,7 +59,56 @@ def store_of(run_id: str) -> Location | None:
 
 def node_folder(run_id: str) -> RunFolder:
     """Return where this job keeps a run of an object store on each node."""
-    return RunFolder(Path(tempfile.gettempdir()) / f"transferlib-{os.getuid()}" / "runs" / run_id)
+    return RunFolder(_node_root() / "runs" / run_id)
+
+
+def _node_root() -> Path:
+    return Path(tempfile.gettempdir()) / f"transferlib-{os.getuid()}"
+
+
+def make_node_root() -> None:
+    """Make the folder above `node_folder` on this node, for this user alone; on every node before anything is put in.
+
+    Raises:
+        RunFolderError: Its name, which anybody can guess, is taken by another user, a link or a file.
+    """
+    root = _node_root()
+    try:
+        root.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        found = os.lstat(root)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            what = "a link" if stat.S_ISLNK(found.st_mode) else "a folder" if stat.S_ISDIR(found.st_mode) else "a file"
+            raise RunFolderError(
+                f"{root} on {os.uname().nodename} is {what} of user {found.st_uid}. Runs of an object store are kept "
+                f"there, in a folder of user {os.getuid()} alone. Remove it, or set TMPDIR for Ray's nodes."
+            ) from None
+    root.chmod(0o700)
+
+
+def remove_node_folder(run: RunFolder) -> None:
+    """Remove a run of an object store from this node once its job is done; a run on a disk is left as it is.
+
+    Args:
+        run: As this node has it; all of it is in the store. One that a newer job holds is left alone.
+    """
+    if not is_uri(os.environ.get(STORAGE_VARIABLE, "")):
+        return
+    aside = run.path.with_name(f".{run.run_id}.{os.getpid()}")
+    try:
+        with run.locked():
+            run.path.rename(aside)
+    except (RunFolderError, OSError) as error:
+        logger.warning("%s stays on this node: %s", run.path, error)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _store_for_node(run: RunFolder) -> Location | None:
+    """Return where a run is in an object store, once this node has a place for it; None where it is in none."""
+    store = store_of(run.run_id)
+    if store is not None:
+        make_node_root()
+    return store
 
 
 @contextmanager
@@ -71,7 +125,7 @@ def driver_mirror(run: RunFolder) -> Iterator[KeptRun]:
         RunFolderError: Another job writes the run, or there is no such run.
         StorageError: The store cannot be used.
     """
-    store = store_of(run.run_id)
+    store = _store_for_node(run)
     if store is None:
         yield _OnDisk()
         return
@@ -81,16 +135,22 @@ def driver_mirror(run: RunFolder) -> Iterator[KeptRun]:
         yield mirror
 
 
-def trial_mirror(run: RunFolder, trial_id: str) -> AbstractContextManager[object]:
+@contextmanager
+def trial_mirror(run: RunFolder, trial_id: str) -> Iterator[Path]:
     """Hold a trial for the process that writes it: what it goes on from comes here, what it makes goes to the store.
+
+    Yields:
+        The file that tells this process to stop: the run's, or one that also appears when a newer start has the trial.
 
     Raises:
         RunFolderError: Another process on this node does not give the trial up.
+        LeaseLostError: At the end: a newer start has taken the trial over, and nothing more was stored.
         StorageError: The store cannot be used; at the end: something could not be stored.
     """
-    store = store_of(run.run_id)
+    store = _store_for_node(run)
     if store is None:
-        return nullcontext()
+        yield run.stop_flag
+        return
     from transferlib.storage.layout import LEASE
     from transferlib.storage.lease import read_lease
     from transferlib.storage.trial_mirror import TrialMirror
@@ -98,25 +158,44 @@ def trial_mirror(run: RunFolder, trial_id: str) -> AbstractContextManager[object
     lease = read_lease(store, LEASE)
     if lease is None:
         raise RunFolderError(f"{store.uri} has no lease: no job writes this run.")
-    return TrialMirror(store, run, trial_id, attempt=lease.attempt)
+    with TrialMirror(store, run, trial_id, attempt=lease.attempt) as mirror:
+        yield mirror.stop_flag
 
 
 @contextmanager
-def rank_mirror(run: RunFolder, trial_id: str, worker: Worker) -> Iterator[None]:
-    """Hold a trial for one rank: the first writes it, the others read what it has brought or stored."""
-    store = store_of(run.run_id)
-    if store is None:
+def ended_when_superseded() -> Iterator[None]:
+    """Let a trial that a newer start has taken over end like one that was stopped: Ray must not start it again."""
+    from transferlib.storage.lease import LeaseLostError
+
+    try:
         yield
+    except LeaseLostError as error:
+        logger.warning("Stopped: %s", error)
+
+
+@contextmanager
+def rank_mirror(run: RunFolder, trial_id: str, worker: Worker) -> Iterator[Path]:
+    """Hold a trial for one rank: the first writes it, the others read what it has brought or stored.
+
+    Yields:
+        The file that tells this rank to stop.
+
+    Raises:
+        As `trial_mirror`.
+    """
+    store = _store_for_node(run)
+    if store is None:
+        yield run.stop_flag
     elif worker.rank == 0:
-        with trial_mirror(run, trial_id):
+        with trial_mirror(run, trial_id) as stop_flag:
             worker.barrier()
-            yield
+            yield stop_flag
     else:
         from transferlib.storage.rank_mirror import RankMirror
 
         worker.barrier()
-        with RankMirror(store, run, trial_id, rank=worker.rank):
-            yield
+        with RankMirror(store, run, trial_id, rank=worker.rank) as mirror:
+            yield mirror.stop_flag
 
 
 def fetch_manifest(path: Path) -> None:
@@ -127,6 +206,6 @@ def fetch_manifest(path: Path) -> None:
     """
     if path.exists():
         return
-    store = store_of(path.parent.name)
+    store = _store_for_node(RunFolder(path.parent))
     if store is not None:
         store.download(path.name, path)

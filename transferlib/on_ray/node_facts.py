@@ -1,6 +1,7 @@
 """What runs on the cluster when it is probed: a small task on each node looks around there.
 
-Nothing here may need more than the standard library, Ray and pyarrow: whether the rest is there is the question.
+Nothing here may need more than the standard library, pyarrow, and Ray with what it needs itself: whether the rest is
+there is the question.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from transferlib.comparison.machine import detect_machine
 from transferlib.comparison.nodes import ClusterFacts, NodeFacts
 from transferlib.data.cache_dir import default_cache_dir
 from transferlib.errors import TransferlibError
+from transferlib.on_ray.autoscaling import most_resources
 from transferlib.on_ray.package_hash import package_sha256
 from transferlib.on_ray.probe import ANSWER, REQUEST_VARIABLE
 from transferlib.storage.uris import is_uri
@@ -57,7 +59,7 @@ def main() -> int:
             "gpus": int(resources.get("GPU", 0)),
         }
         found.append(NodeFacts(**{**_answer(tasks[node["NodeID"]]), **known}))
-    free, most = ray.available_resources(), _most()  # type: ignore[no-untyped-call]
+    free, most = ray.available_resources(), most_resources()  # type: ignore[no-untyped-call]
     facts = ClusterFacts(
         address="",
         ray=ray.__version__,
@@ -121,13 +123,6 @@ def _answer(task: Any) -> dict[str, Any]:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return {"problem": f"no answer within {NODE_TIMEOUT_S:g} s" if "timed out" in lines[0] else lines[-1][:300]}
     return answer
-
-
-def _most() -> dict[str, int]:
-    """Return what an autoscaler may scale to; empty where there is none."""
-    from ray._private.state import state
-
-    return dict(state.get_max_resources_from_cluster_config() or {})
 
 
 def _version(package: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shutil
 import tempfile
@@ -22,7 +23,9 @@ REQUEST_VARIABLE = "TRANSFERLIB_PROBE"
 ANSWER = "TRANSFERLIB_PROBE "
 """How the line with the answer begins, among all that a job may print."""
 POLL_S = 0.2
-PREFIX = "probe-"
+PREFIX = "transferlib-probe-"
+PROBE_ID = re.compile(rf"{PREFIX}[0-9a-f]{{12}}")
+VERB = "probe"
 SETTLED_S = 60.0
 """Ray 2.60 looks at a job once more after its end, and one that was deleted by then comes back as failed."""
 
@@ -68,7 +71,7 @@ def probe_cluster(client: JobsClient, request: ProbeRequest, timeout_s: float = 
             "exec python probe.py",
             working_dir=Path(folder),
             env_vars={**RAY_ENVIRONMENT, REQUEST_VARIABLE: json.dumps(asdict(request))},
-            metadata={"verb": "probe"},
+            metadata={"verb": VERB},
         )
     try:
         state = _wait(client, job, timeout_s)
@@ -93,10 +96,11 @@ def _wait(client: JobsClient, job: str, timeout_s: float) -> JobState | None:
 
 
 def _sweep(client: JobsClient) -> None:
-    """Take earlier probes off the head's list of jobs."""
+    """Take earlier probes off the head's list of jobs; no job that is not certainly ours."""
     for job in client.jobs():
+        is_ours = job.metadata.get("verb") == VERB and PROBE_ID.fullmatch(job.submission_id)
         is_settled = job.ended_at is not None and job.ended_at < time.time() - SETTLED_S
-        if job.submission_id.startswith(PREFIX) and job.has_ended and is_settled:
+        if is_ours and job.has_ended and is_settled:
             with suppress(TransferlibError):  # someone else's sweep was quicker
                 client.delete(job.submission_id)
 

@@ -21,16 +21,19 @@ from ray.exceptions import RayTaskError
 
 from transferlib.comparison.plan import Plan
 from transferlib.on_ray.ending import ended_by_its_own_error
-from transferlib.on_ray.mirroring import trial_mirror
+from transferlib.on_ray.mirroring import ended_when_superseded, trial_mirror
 from transferlib.on_ray.pruning import DropLosers
 from transferlib.on_ray.settled import load_plan, load_spec
 from transferlib.on_ray.tasks import own_error, worker_task
+from transferlib.on_ray.waiting import POLL_S
 from transferlib.records import EpochRecord, TrialSpec
 from transferlib.runs import RunFolder
 
 logger = logging.getLogger(__name__)
 
 MAX_RESTARTS = 3
+EVALUATION_GRACE_S = 5.0
+"""How long an evaluation may go on when the run is stopped; one that is cut off leaves nothing and is made again."""
 
 
 class OneWorkerTrial(tune.Trainable):
@@ -49,16 +52,15 @@ class OneWorkerTrial(tune.Trainable):
 
         self._close()
         self._records = iter(())
-        run, trial = RunFolder(Path(config["run"])), TrialSpec.from_json(config["trial"])
+        self._trial = run, trial = RunFolder(Path(config["run"])), TrialSpec.from_json(config["trial"])
         if run.stop_flag.exists():
             return
-        self._trial = (run, trial)
         self._open = ExitStack()
-        self._open.enter_context(trial_mirror(run, trial.trial_id))
+        stop_flag = self._open.enter_context(trial_mirror(run, trial.trial_id))
         self._open.enter_context(logged_to(run.log / f"{trial.trial_id}.log"))
         self._open.enter_context(shown_as(trial.trial_id))
         logger.info("%s in process %d", trial.trial_id, os.getpid())
-        worker = LocalWorker(trial_device(load_plan(run.path)), stop_flag=run.stop_flag)
+        worker = LocalWorker(trial_device(load_plan(run.path)), stop_flag=stop_flag)
         with ended_by_its_own_error(run, trial):
             records = train_trial(open_trial(run, trial), worker)
             self._open.callback(records.close)
@@ -70,7 +72,7 @@ class OneWorkerTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train one epoch."""
+        """Train one epoch; nothing is left to do where the run was stopped before it began."""
         record = None
         with ended_by_its_own_error(*self._trial):
             record = next(self._records, None)
@@ -85,8 +87,35 @@ class OneWorkerTrial(tune.Trainable):
 
     def _close(self) -> None:
         if self._open is not None:
-            self._open.close()
-            self._open = None
+            closing, self._open = self._open, None
+            with ended_when_superseded():
+                closing.close()
+
+
+class _NothingTrainsError(Exception):
+    """End Tune's loop."""
+
+
+class EndWhenStopped(tune.Callback):
+    """End Tune's loop once the run is stopped and no trial trains: those that wait for resources wait no longer.
+
+    Trials that train end by the flag themselves, at a step. Tune's own ways to stop would cut them off after 10 s.
+
+    Args:
+        stop_flag: Of the run.
+    """
+
+    def __init__(self, stop_flag: Path) -> None:
+        self._stop_flag = stop_flag
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Look; Tune calls this ten times a second.
+
+        Raises:
+            _NothingTrainsError: There is nothing to wait for.
+        """
+        if self._stop_flag.exists() and not any(trial.status == "RUNNING" for trial in trials):
+            raise _NothingTrainsError
 
 
 class WorkerGroupTrial(tune.Trainable):
@@ -120,7 +149,8 @@ def run_trials(
         remove: Removes a file of the run, wherever the run is kept.
 
     Returns:
-        Trials that Ray gave up on, with the reason; how the others ended stands in their folders.
+        Trials that Ray gave up on, with the reason; how the others ended stands in their folders. Where the run was
+        stopped some may not have begun.
     """
     if not trials:
         return {}
@@ -128,37 +158,49 @@ def run_trials(
     # Tune's own record is scratch: the run folder is the record, and trials go on from our checkpoints.
     scratch = tempfile.mkdtemp(prefix="tune-")
     try:
-        tuner = tune.Tuner(
-            tune.with_resources(*_trainable(plan)),
-            param_space={
-                "run": str(run.path),
-                "trial": tune.grid_search([trial.to_json() for trial in trials]),
-            },
-            tune_config=tune.TuneConfig(
-                num_samples=1,
-                max_concurrent_trials=plan.concurrency,
-                reuse_actors=plan.workers_per_trial == 1,
-                trial_name_creator=_trial_name,
-                trial_dirname_creator=_trial_name,
-            ),
-            run_config=tune.RunConfig(
-                name=run.run_id,
-                storage_path=scratch,
-                verbose=0,
-                # A worker group is started again by Ray Train.
-                failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS if plan.workers_per_trial == 1 else 0),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[DropLosers(run, plan.trials, remove)] if load_spec(run.path).output.keep == "chosen" else [],
-            ),
-        )
-        grid = tuner.fit()
-        return {
-            _config_trial(result.config).trial_id: _last_line(result.error)
-            for result in map(grid.__getitem__, range(len(grid)))
-            if result.error is not None
-        }
+        grid = _tuner(run, plan, trials, remove, scratch).fit()
+    except _NothingTrainsError:
+        return {}
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    return {
+        _config_trial(result.config).trial_id: _last_line(result.error)
+        for result in map(grid.__getitem__, range(len(grid)))
+        if result.error is not None
+    }
+
+
+def _tuner(
+    run: RunFolder, plan: Plan, trials: Sequence[TrialSpec], remove: Callable[[Path], None], scratch: str
+) -> tune.Tuner:
+    return tune.Tuner(
+        tune.with_resources(*_trainable(plan)),
+        param_space={
+            "run": str(run.path),
+            "trial": tune.grid_search([trial.to_json() for trial in trials]),
+        },
+        tune_config=tune.TuneConfig(
+            num_samples=1,
+            max_concurrent_trials=plan.concurrency,
+            reuse_actors=plan.workers_per_trial == 1,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=run.run_id,
+            storage_path=scratch,
+            verbose=0,
+            # A worker group is started again by Ray Train.
+            failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS if plan.workers_per_trial == 1 else 0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            callbacks=_callbacks(run, plan, remove),
+        ),
+    )
+
+
+def _callbacks(run: RunFolder, plan: Plan, remove: Callable[[Path], None]) -> list[tune.Callback]:
+    keeps_chosen = load_spec(run.path).output.keep == "chosen"
+    return [EndWhenStopped(run.stop_flag), *([DropLosers(run, plan.trials, remove)] if keeps_chosen else [])]
 
 
 def _trainable(plan: Plan) -> tuple[type[tune.Trainable], dict[str, float]]:
@@ -185,7 +227,8 @@ def _last_line(error: BaseException) -> str:
 def evaluate_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> None:
     """Read the test set with each chosen trial's best weights, once; those already done are left as they are.
 
-    After the run's stop flag is set no further trial is begun.
+    After the run's stop flag is set no further trial is begun, and those that go on for longer than a moment are ended:
+    they may be waiting for another job's CPUs.
     """
     pending = [trial for trial in trials if not run.trial(trial.trial_id).predictions("test").exists()]
     task = worker_task(_evaluate, plan, MAX_RESTARTS)
@@ -193,15 +236,27 @@ def evaluate_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> 
     running: list[ray.ObjectRef[None]] = []
     try:
         for trial in pending:
+            if len(running) >= plan.concurrency:
+                running = _wait_for_some(run, running, 1)
             if run.stop_flag.exists():
                 break
-            if len(running) >= plan.concurrency:
-                done, running = ray.wait(running, num_returns=1)
-                ray.get(done)
             running.append(task.remote(str(run.path), trial.to_json()))
-        ray.get(running)
+        _wait_for_some(run, running, len(running))
     except RayTaskError as error:
         raise own_error(error) from None
+
+
+def _wait_for_some(run: RunFolder, running: list[ray.ObjectRef[None]], num_wanted: int) -> list[ray.ObjectRef[None]]:
+    """Wait until so many tasks are done, and raise what they raised; return the others. A stop ends them all."""
+    done: list[ray.ObjectRef[None]] = []
+    while len(done) < num_wanted and not run.stop_flag.exists():
+        done, _ = ray.wait(running, num_returns=num_wanted, timeout=POLL_S)
+    if is_stopped := run.stop_flag.exists():
+        done, late = ray.wait(running, num_returns=len(running), timeout=EVALUATION_GRACE_S)
+        for task in late:
+            ray.cancel(task)
+    ray.get(done)
+    return [] if is_stopped else [task for task in running if task not in done]
 
 
 def _evaluate(run_path: str, trial_json: str) -> None:

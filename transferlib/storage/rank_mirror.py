@@ -17,7 +17,14 @@ from transferlib.storage.files import Incoming, Outgoing
 from transferlib.storage.layout import RESULT, list_objects, trial_log, trial_prefix, trial_restores
 from transferlib.storage.lease import LeaseLostError
 from transferlib.storage.locations import Location
-from transferlib.storage.trial_mirror import PATIENCE_S, STOP_POLL_S, relay_stop, restore_settled, settle_stop
+from transferlib.storage.trial_mirror import (
+    PATIENCE_S,
+    STOP_POLL_S,
+    pass_stop,
+    relay_stop,
+    restore_settled,
+    settle_stop,
+)
 
 logger = logging.getLogger("transferlib.storage")
 
@@ -48,7 +55,10 @@ class RankMirror:
         self._patience_s = patience_s
         self._folder = run.trial(trial_id)
         self._outgoing = Outgoing(location, run.path)
-        self._thread = Repeated("Looking for STOP", STOP_POLL_S, self._watch, _never, max_pause_s=STOP_POLL_S)
+        self._threads = [
+            Repeated("Passing STOP on", STOP_POLL_S, self._pass_stop, _never, max_pause_s=STOP_POLL_S),
+            Repeated("Looking for STOP", STOP_POLL_S, self._watch, _never, max_pause_s=STOP_POLL_S),
+        ]
 
     @property
     def stop_flag(self) -> Path:
@@ -74,13 +84,15 @@ class RankMirror:
         self.stop_flag.unlink(missing_ok=True)
         settle_stop(self._store, self._run)
         self._watch()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._thread.stop()
+        for thread in self._threads:
+            thread.stop()
         self.stop_flag.unlink(missing_ok=True)
         try:
             persist(f"What rank {self._rank} of {self._trial_id} wrote", self._push, self._patience_s, time.sleep)
@@ -93,6 +105,9 @@ class RankMirror:
     @property
     def _result(self) -> str:
         return f"{trial_prefix(self._trial_id)}/{RESULT}"
+
+    def _pass_stop(self) -> None:
+        pass_stop(self._run, self.stop_flag)
 
     def _watch(self) -> None:
         relay_stop(self._store, self._run, self.stop_flag)

@@ -48,7 +48,7 @@ class TrialMirror:
 
     Entering takes the trial over from whoever had it and brings here what it goes on from: whole checkpoints only.
     Training writes its folder as ever; threads send what changed, and nothing they meet stops or slows training.
-    Leaving sends the rest, and raises where that cannot be had.
+    Leaving sends the rest, and raises where that cannot be had. The model of a finished trial then leaves this node.
 
     Args:
         location: Of the run in the store.
@@ -85,6 +85,7 @@ class TrialMirror:
         self._sending = threading.Lock()
         self._open = ExitStack()
         self._threads = [
+            Repeated("Passing STOP on", STOP_POLL_S, self._pass_stop, self._give_up, max_pause_s=STOP_POLL_S),
             Repeated("Looking for STOP", STOP_POLL_S, self._watch, self._give_up, max_pause_s=STOP_POLL_S),
             Repeated("Sending progress", push_every_s, self._push_small, self._give_up),
             Repeated("Sending checkpoints and results", push_every_s, self._push_rest, self._give_up),
@@ -121,6 +122,8 @@ class TrialMirror:
         try:
             self.flush()
             self._claim.write_note(self._attempt, self._lease.start, is_stored=True)
+            if self._is_finished():
+                self._folder.best.unlink(missing_ok=True)  # `_restore` fetches it again, for the test set
         except (StorageError, LeaseLostError) as problem:
             if error is None:
                 raise
@@ -178,6 +181,9 @@ class TrialMirror:
         self._lost = error
         logger.warning("%s", error)
         self.stop_flag.touch()
+
+    def _pass_stop(self) -> None:
+        pass_stop(self._run, self.stop_flag)
 
     def _watch(self) -> None:
         relay_stop(self._store, self._run, self.stop_flag)
@@ -252,5 +258,10 @@ def relay_stop(store: Location, run: RunFolder, flag: Path) -> None:
         return
     if not run.stop_flag.exists() and store.exists(STOP):
         run.stop_flag.touch()
+    pass_stop(run, flag)
+
+
+def pass_stop(run: RunFolder, flag: Path) -> None:
+    """Set a process's own flag where the run is asked to stop on this node: no slow store holds that up."""
     if run.stop_flag.exists():
         flag.touch()
