@@ -19,12 +19,6 @@ from measuring import Desk, Run, cpus_here, machine_line, span, table, write_ima
 OPTIONS = ("--arch", "resnet18", "--weights", "none", "--strategy", "feature_extraction", "--seeds", 1)
 TINY = ("--lr-candidates", 1, "--epochs", 1, "--image-size", 64, "--precision", "fp32", "--threads-per-worker", 1)
 FIRST_STEP = "the trial's start to its first step"
-STEPS = {
-    "command line and sending": "Enter to the job's first line",
-    "reading the images": "reading the images",
-    "loading the weights": "loading the weights",
-    "1 trial": "starting the trial's process",
-}
 
 
 def measure(desk: Desk, data: Path, address: str) -> dict[str, float]:

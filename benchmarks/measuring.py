@@ -135,11 +135,12 @@ def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def machine_line() -> str:
-    """Return the line at the end of a result: on what, with which versions."""
+    """Return the line at the end of a result: by which command, on what, with which versions."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "ray"))
     return (
-        f"{cpus_here()} CPUs, {_processor()}; Python {platform.python_version()}, {versions}; "
-        f"transferlib {version('transferlib')}; {time.strftime('%Y-%m-%d')}."
+        f"`python {' '.join(sys.argv)}`: {cpus_here()} CPUs, {_processor()}; "
+        f"Python {platform.python_version()}, {versions}; transferlib {version('transferlib')}; "
+        f"{time.strftime('%Y-%m-%d')}."
     )
 
 

@@ -147,7 +147,8 @@ def test_down_ends_the_cluster_and_is_content_without_one(call: Call, played: Pl
     assert "No cluster of yours runs" in answer.err
 
 
-def test_down_cuts_no_job_off_unless_forced(call: Call, played: Played) -> None:
+def test_down_cuts_no_job_off_unless_forced(call: Call, played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transferlib.cli.clusters.ENDING_S", 0.1)
     record_cluster(RECORD)
     played.state = ClusterState("tl-x", "running", NODES, ("job-1",))
     answer = call("cluster", "down")
@@ -156,6 +157,14 @@ def test_down_cuts_no_job_off_unless_forced(call: Call, played: Played) -> None:
     assert played.stopped == 0
     assert call("cluster", "down", "--force").code == 0
     assert played.stopped == 1
+
+
+def test_down_waits_for_a_job_that_is_ending(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    record_cluster(RECORD)
+    seen = [ClusterState("tl-x", "running", NODES, jobs) for jobs in ((), ("job-1",), ("job-1",))]
+    monkeypatch.setattr(cluster_state, "read_state", lambda record: seen.pop())
+    monkeypatch.setattr(local_cluster, "stop_cluster", lambda record: None)
+    assert call("cluster", "down").code == 0
 
 
 def test_down_asks_for_force_where_nobody_can_say_whether_jobs_run(call: Call, played: Played) -> None:

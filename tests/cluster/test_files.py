@@ -93,6 +93,40 @@ def test_compose_prometheus_reads_the_folders_that_the_head_writes(compose: dict
     assert environment["TRANSFERLIB_METRICS_HOST"] == "0.0.0.0"
 
 
+def test_compose_head_owns_its_discovery_files_when_it_was_made_anew_and_short_jobs_are_scraped(
+    compose: dict[str, Any],
+) -> None:
+    from transferlib.telemetry.exporter import Settings
+
+    head = compose["services"]["head"]
+    assert head["hostname"] == head["environment"]["TRANSFERLIB_METRICS_TARGET"]
+    [scraped_every_s] = {
+        int(scrape["scrape_interval"].removesuffix("s"))
+        for scrape in manifests.document(CLUSTER / "prometheus.yml")["scrape_configs"]
+        if scrape["job_name"] == "transferlib"
+    }
+    assert Settings.from_environ(head["environment"]).linger_s > scraped_every_s
+
+
+def test_a_client_that_is_told_to_end_has_longer_than_the_job_that_it_stops(compose: dict[str, Any]) -> None:
+    from transferlib.cli.cluster_target import STOP_GRACE_S
+
+    client = compose["services"]["client"]
+    assert int(client["stop_grace_period"].removesuffix("s")) > STOP_GRACE_S
+    job = manifests.kuberay("RayJob")["spec"]
+    driver = yaml.safe_load(job["runtimeEnvYAML"])["env_vars"]
+    assert int(driver["RAY_JOB_STOP_WAIT_TIME_S"]) > STOP_GRACE_S
+    assert job["entrypoint"].startswith("exec "), "SIGTERM is for `submit`, not for a shell before it"
+
+
+def test_nodes_have_the_time_that_ray_takes_to_end(compose: dict[str, Any]) -> None:
+    from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S as DRAIN_S
+
+    nodes = [compose["services"][name]["stop_grace_period"] for name in ("head", "worker")]
+    assert all(int(grace.removesuffix("s")) > DRAIN_S for grace in nodes)
+    assert all(pod["terminationGracePeriodSeconds"] > DRAIN_S for pod in manifests.pods().values())
+
+
 def test_compose_mounts_files_that_are_there(compose: dict[str, Any]) -> None:
     sources = {source for service in compose["services"].values() for source in mounts(service).values()}
     here = {source for source in sources if source.startswith("./")}
@@ -224,6 +258,15 @@ def test_ray_up_files_fit_rays_schema(path: Path) -> None:
     assert config["head_node_type"] in types
     workers = sum(kind.get("max_workers", 0) for name, kind in types.items() if name != config["head_node_type"])
     assert 0 < config["max_workers"] <= workers
+
+
+@pytest.mark.parametrize("path", [*RAY_UP, CLUSTER / "README.md"], ids=lambda path: path.name)
+def test_ray_up_examples_ask_for_gpus_which_is_what_makes_workers_come(path: Path) -> None:
+    text = path.read_text()
+    example = text[text.index("ray up cluster/") : text.index("ray down cluster/")]
+    [num_gpus] = re.findall(r"submit compare --address http://127\.0\.0\.1:8265 .* --gpus (\d+)\n", example)
+    for config in map(manifests.document, RAY_UP):
+        assert 0 < int(num_gpus) <= config["max_workers"], "a worker has one GPU"
 
 
 @pytest.mark.parametrize("path", RAY_UP, ids=lambda path: path.name)

@@ -39,12 +39,23 @@ seen |= {{"token": token.read_text(), "mode": token.stat().st_mode & 0o777}}
 (folder / f"{{name}}.json").write_text(json.dumps(seen))
 {then}
 """
-WAIT_FOR_STOP = """\
-deadline = time.monotonic() + 60
-while not (folder / "submit.json").exists():
-    assert time.monotonic() < deadline
+RUN_THE_ENTRY = """\
+import subprocess
+done = subprocess.run(sys.argv[sys.argv.index("--") + 1 :])
+{then}
+sys.exit(done.returncode)
+"""
+# As `submit compare` does: a SIGTERM stops the job, and the code is then 5.
+FOLLOW = """\
+import signal
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(5))
+(folder / "followed").touch()
+time.sleep(60)
+"""
+STOP_RAY = """\
+(folder / "stopping").touch()
+while not (folder / "signalled").exists():
     time.sleep(0.02)
-sys.exit(5)
 """
 
 
@@ -100,10 +111,6 @@ def seen_by(program: str, environment: dict[str, str]) -> dict[str, Any]:
     return seen
 
 
-def id_file(environment: dict[str, str]) -> str:
-    return f"{environment['HOME']}/.transferlib/run-{environment['SLURM_JOB_ID']}"
-
-
 def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", SCRIPT, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
@@ -156,13 +163,12 @@ def test_gpus_of_the_node_are_offered(environment: dict[str, str]) -> None:
 
 
 def test_the_job_is_the_command_line_on_the_head_with_what_was_typed(environment: dict[str, str]) -> None:
+    write_program(Path(environment["TRANSFERLIB_VENV"]) / "bin/ray", RECORD.format(then=RUN_THE_ENTRY.format(then="")))
+    write_program(Path(environment["TRANSFERLIB_VENV"]) / "bin/submit", RECORD.format(then="sys.exit(4)"))
     done = run(environment, "--data", "/shared/my photos", "--gpus", "4")
     assert done.returncode == 4, done.stderr
-    arguments: list[str] = seen_by("ray", environment)["argv"]
-    entry = arguments[arguments.index("--") + 1 :]
-    assert entry == [
-        *["submit", "compare", "--address", "http://127.0.0.1:8265", "--id-file", id_file(environment)],
-        *["--data", "/shared/my photos", "--gpus", "4"],
+    assert seen_by("submit", environment)["argv"] == [
+        *["compare", "--address", "http://127.0.0.1:8265", "--data", "/shared/my photos", "--gpus", "4"],
     ]
 
 
@@ -183,47 +189,48 @@ def test_nothing_is_left_behind(environment: dict[str, str]) -> None:
     run(environment)
     environ: dict[str, str] = seen_by("ray", environment)["environ"]
     assert not Path(environ["RAY_TMPDIR"]).exists()
-    assert not Path(environ["RAY_AUTH_TOKEN_PATH"]).exists()
+    assert list((Path(environment["HOME"]) / ".transferlib").iterdir()) == []
 
 
-def test_the_end_of_the_allocation_stops_the_job_cleanly_and_gives_its_exit_code(environment: dict[str, str]) -> None:
-    write_program(Path(environment["TRANSFERLIB_VENV"]) / "bin/ray", RECORD.format(then=WAIT_FOR_STOP))
-    command = ["bash", str(SCRIPT), "--data", "/shared/photos", "--runs", "/shared/runs"]
-    batch = subprocess.Popen(command, env=environment, start_new_session=True)
+def end_once(there: str, environment: dict[str, str], *arguments: str) -> int:
+    """Return the exit code of a batch job whose time is up once a stand-in has left a file of that name."""
+    folder = Path(environment["STAND_IN"])
+    batch = subprocess.Popen(["bash", str(SCRIPT), *arguments], env=environment, start_new_session=True)
     try:
         deadline = time.monotonic() + 30
-        while not (Path(environment["STAND_IN"]) / "ray.json").exists():
+        while not (folder / there).exists():
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        # What `submit` has done by then; an --id-file is a run of this job, whatever else lies in the folder.
-        Path(id_file(environment)).write_text("20261125-014503-compare-3fa9\n")
         # As --signal=B:TERM does: the batch shell alone.
         batch.send_signal(signal.SIGTERM)
-        assert batch.wait(timeout=30) == 5
+        (folder / "signalled").touch()
+        return batch.wait(timeout=30)
     finally:
         if batch.poll() is None:
             os.killpg(batch.pid, signal.SIGKILL)
             batch.wait()
-    assert seen_by("submit", environment)["argv"] == [
-        *["stop", "20261125-014503-compare-3fa9", "--runs", "/shared/runs"],
-    ]
-    assert not Path(id_file(environment)).exists()
 
 
-def test_the_end_before_anything_was_started_ends_the_step(environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [["--spec", "exp.yaml"], ["--resume", "/shared/runs/20261125-014503-compare-3fa9"]]
+)
+def test_the_end_of_the_allocation_stops_its_own_job_cleanly_wherever_its_run_lies(
+    environment: dict[str, str], arguments: list[str]
+) -> None:
+    write_program(Path(environment["TRANSFERLIB_VENV"]) / "bin/ray", RECORD.format(then=RUN_THE_ENTRY.format(then="")))
+    write_program(Path(environment["TRANSFERLIB_VENV"]) / "bin/submit", RECORD.format(then=FOLLOW))
+    assert end_once("followed", environment, *arguments) == 5
+
+
+def test_the_end_of_the_allocation_after_that_of_the_job_changes_no_exit_code(environment: dict[str, str]) -> None:
+    ray = RECORD.format(then=RUN_THE_ENTRY.format(then=STOP_RAY))
+    write_program(Path(environment["TRANSFERLIB_VENV"]) / "bin/ray", ray)
+    assert end_once("stopping", environment, "--data", "/x") == 0
+
+
+def test_the_end_of_the_allocation_before_the_job_began_ends_the_step(environment: dict[str, str]) -> None:
     write_program(Path(environment["TRANSFERLIB_VENV"]) / "bin/ray", RECORD.format(then="time.sleep(60)"))
-    batch = subprocess.Popen(["bash", str(SCRIPT), "--data", "/x"], env=environment, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 30
-        while not (Path(environment["STAND_IN"]) / "ray.json").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        batch.send_signal(signal.SIGTERM)
-        assert batch.wait(timeout=30) != 0
-    finally:
-        if batch.poll() is None:
-            os.killpg(batch.pid, signal.SIGKILL)
-            batch.wait()
+    assert end_once("ray.json", environment, "--data", "/x") == 128 + signal.SIGTERM
     assert not (Path(environment["STAND_IN"]) / "submit.json").exists()
 
 

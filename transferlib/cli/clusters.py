@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 8265
 MAX_NODES = 32
 UNPRIVILEGED_PORTS = click.IntRange(1024, 65535)
+ENDING_S = 5.0
+"""A job that has said how it ended, which is what `submit wait` waits for, takes a moment to be gone."""
 NONE_RUNS = "No cluster of yours runs. Start one: submit cluster up"
 
 
@@ -106,6 +108,8 @@ def down(force: bool) -> int:
 
     Refused while jobs run on it, unless --force is given; a run that is cut off goes on with --resume.
     """
+    import time
+
     from transferlib.cli.words import count
     from transferlib.clusters import recorded_cluster
     from transferlib.errors import UsageError
@@ -116,7 +120,10 @@ def down(force: bool) -> int:
     if record is None:
         click.echo(NONE_RUNS, err=True)
         return 0
-    state = read_state(record)
+    state, deadline = read_state(record), time.monotonic() + ENDING_S
+    while state.jobs and not force and time.monotonic() < deadline:
+        time.sleep(0.2)
+        state = read_state(record)
     if state.jobs is None and not force:
         raise UsageError(
             f"Jobs may run on it: the head at {record.address} does not answer. Try again in a minute, or use --force: "
