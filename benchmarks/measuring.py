@@ -68,7 +68,7 @@ class Desk:
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
-            self.submit("cluster", "down")
+            self.submit("cluster", "down", "--force")
 
     def newest_run(self) -> Run:
         """Return the run that was made last: ids sort by time."""

@@ -1,4 +1,4 @@
-"""Run the job of a run folder: `python jobs/compare.py runs/<id>`. `submit compare` and `submit train` start this.
+"""Run the job of a run folder: `python jobs/compare.py runs/<id>`. `submit compare` starts this.
 
 Expected on scikit-learn's digits (make demo): last_layers and full near 0.9 test accuracy, not to be told apart, the
 frozen features a little behind. The work is in `transferlib.on_ray.experiment`. On a cluster, started through Ray's

@@ -64,3 +64,14 @@ def test_no_module_is_a_drawer() -> None:
 
 def test_every_module_says_what_it_is_for() -> None:
     assert [str(path) for path in PACKAGE if not ast.get_docstring(ast.parse(path.read_text()))] == []
+
+
+def test_every_verb_that_starts_a_job_has_its_script() -> None:
+    from transferlib.jobs_folder import job_script
+    from transferlib.runs import RUN_ID, RunFolder
+
+    for verb in ("compare", "train"):
+        run = RunFolder(Path(f"20261125-014503-{verb}-3fa9"))
+        assert RUN_ID.fullmatch(run.run_id)
+        assert run.verb == verb
+        assert job_script(f"{run.verb}.py").is_file()

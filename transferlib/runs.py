@@ -133,6 +133,12 @@ class RunFolder:
         return self.path.name
 
     @property
+    def verb(self) -> str:
+        """Return what made it, "compare" or "train", as its id says; "compare" where the folder has another name."""
+        found = RUN_ID.fullmatch(self.run_id)
+        return found[1] if found else "compare"
+
+    @property
     def spec(self) -> Path:
         return self.path / "spec.yaml"
 

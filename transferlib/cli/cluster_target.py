@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from transferlib.addresses import ClusterAddress
-from transferlib.cli.executor import JOB_SCRIPT
 from transferlib.cli.remote_job import RemoteJob
 from transferlib.cli.run_view import mirror_of
 from transferlib.comparison.machine import Machine, Node
@@ -98,11 +97,12 @@ class ClusterTarget:
         if (mirror := mirror_of(run, submission)) is not None:
             mirror.clear_stop()
             mirror.push_new_run()
+        script = job_script(f"{run.verb}.py")
         with tempfile.TemporaryDirectory(prefix="tl-send-") as folder:
-            shutil.copy(job_script(JOB_SCRIPT), folder)
+            shutil.copy(script, folder)
             self._client.submit(
                 submission.submission_id,
-                f"exec python {JOB_SCRIPT} {run.run_id}",
+                f"exec python {script.name} {run.run_id}",
                 working_dir=Path(folder),
                 py_modules=self._package(),
                 env_vars=self._environment(run),

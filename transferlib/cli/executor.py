@@ -12,7 +12,6 @@ from pathlib import Path
 from transferlib.jobs_folder import job_script
 from transferlib.runs import ENDED, PARENT_VARIABLE, RunFolder, read_json
 
-JOB_SCRIPT = "compare.py"
 LOG_TAIL_LINES = 20
 
 
@@ -36,7 +35,7 @@ class LocalJob:
             environment[PARENT_VARIABLE] = str(os.getpid())
         with open(run.job_log, "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(script or job_script(JOB_SCRIPT)), str(run.path)],
+                [sys.executable, str(script or job_script(f"{run.verb}.py")), str(run.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -99,7 +99,7 @@ def status_lines(run: RunFolder, state: RunState) -> Iterator[str]:
             yield from _row("storage", f"{submission.storage.rstrip('/')}/{run.run_id}")
     yield from _row("folder", shown(run.path))
     if state.state in ("stopped", "failed", "lost"):
-        yield from _row("go on", f"submit {_verb(run)} --resume {run.run_id}")
+        yield from _row("go on", f"submit {run.verb} --resume {run.run_id}")
 
 
 def ray_words(status: str | None) -> str:
@@ -226,10 +226,6 @@ def _snapshot(run: RunFolder) -> Snapshot | None:
     with contextlib.suppress(FileNotFoundError, TransferlibError):
         return Follower(run, Plan.from_json(run.plan.read_text())).take()
     return None
-
-
-def _verb(run: RunFolder) -> str:
-    return run.run_id.split("-")[2] if run.run_id.count("-") == 3 else "compare"
 
 
 def _trial_log(run: RunFolder, trial_id: str) -> Path:

@@ -22,7 +22,7 @@ DONE_CODES = (0, EXIT_SOME_FAILED)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the job that `argv[1]` names; what `jobs/compare.py` calls.
+    """Run the job that `argv[1]` names; what `jobs/compare.py` and `jobs/train.py` call.
 
     Args:
         argv: The script, and a run folder's path; on a cluster a run id, which is looked for in the storage that the
