@@ -178,6 +178,39 @@ def test_a_trial_stands_under_its_name_in_rays_task_list(
     assert TRIAL in {task["name"] for task in answer.json()["data"]["result"]["result"]}
 
 
+def test_every_verb_answers_about_a_job_of_the_head(
+    desk: Desk, done: tuple[RunFolder, subprocess.CompletedProcess[str]]
+) -> None:
+    run, _ = done
+    assert f"{run.run_id}: done, exit code 0" in desk.submit("status", run.run_id).stdout
+    assert desk.state(run)["ray"]["status"] == "SUCCEEDED"
+    assert run.run_id in desk.submit("list").stdout
+    assert "running: 1 trial" in desk.submit("logs", "-f", run.run_id).stdout
+    lines = [
+        json.loads(line) for line in desk.submit("logs", run.run_id, "--trial", TRIAL, "--json").stdout.splitlines()
+    ]
+    assert lines[-1]["log"] == TRIAL
+    assert "The trial is done." in lines[-1]["line"]
+    assert desk.submit("wait", run.run_id[:17]).returncode == 0
+    assert str(run.trial(TRIAL).best.relative_to(desk.folder)) in desk.submit("result", run.run_id).stdout
+    run.report.unlink()
+    assert json.loads(desk.submit("report", run.run_id, "--json").stdout)["report"] == str(run.report)
+    assert run.report.exists()
+    checks = json.loads(desk.submit("doctor", "--data", str(desk.data), "--json").stdout)["checks"]
+    assert {check["state"] for check in checks} <= {"ok", "warning"}
+    assert "cluster: token" in {check["name"] for check in checks}
+    assert "is not running: it is done" in desk.submit("stop", run.run_id, code=2).stderr
+
+
+def test_a_run_stopped_on_the_cluster_goes_on_on_this_machine(desk: Desk, here: TrialResult) -> None:
+    run = desk.detach()
+    wait_until(lambda: num_epochs(run, TRIAL) >= 1)
+    desk.submit("stop", run.run_id, "--wait")
+    assert "is done already" not in desk.submit("compare", "--resume", run.run_id, "--address", "local").stderr
+    assert desk.state(run)["ray"] is None
+    assert result_of(run).weights_sha256 == here.weights_sha256
+
+
 def test_stop_keeps_every_step_and_resume_ends_in_the_same_weights(desk: Desk, here: TrialResult) -> None:
     run = desk.detach()
     wait_until(lambda: run.trial(TRIAL).progress.exists() and '"running"' in run.trial(TRIAL).progress.read_text())
@@ -258,6 +291,12 @@ def test_a_run_can_live_in_an_object_store(desk: Desk, here: TrialResult) -> Non
     assert result_of(run).weights_sha256 == here.weights_sha256
     assert run.report.exists()
     assert not run.trial(TRIAL).best.exists()  # large files stay in the store
+    assert f"{storage}/{run.run_id}/trials/{TRIAL}/best.safetensors" in desk.submit("result", run.run_id).stdout
+    assert "running: 1 trial" in desk.submit("logs", run.run_id).stdout
+    assert "The trial is done." in desk.submit("logs", run.run_id, "--trial", TRIAL).stdout
+    run.report.unlink()
+    desk.submit("report", run.run_id)
+    assert run.report.exists()
     assert JobSpec.load(run.spec).verb == "compare"
 
 
