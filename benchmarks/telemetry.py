@@ -30,8 +30,6 @@ import torch
 from PIL import Image
 
 from transferlib import records
-from transferlib.comparison.cost import Cost
-from transferlib.comparison.plan import Plan, plan_trials
 from transferlib.data.augment import Augmentation
 from transferlib.data.batches import LocalStream, Renderer
 from transferlib.data.cache import DecodedCache
@@ -39,7 +37,9 @@ from transferlib.data.decode import Limits
 from transferlib.data.manifest import Manifest
 from transferlib.data.source import PixelSource
 from transferlib.data.sources import list_images
-from transferlib.records import TrialSpec
+from transferlib.planning.cost import Cost
+from transferlib.planning.plan import Plan, plan_trials
+from transferlib.records import TrialKey, TrialSpec
 from transferlib.runs import RunFolder, TrialFolder, write_atomic
 from transferlib.spec import JobSpec
 from transferlib.telemetry.exporter import serve_metrics
@@ -172,7 +172,7 @@ def time_trial(kind: type[TimedRecorder], folder: Path, spec: JobSpec, renderer:
     folder.mkdir(parents=True)
     inputs = TrialInputs(
         job=spec,
-        trial=TrialSpec("resnet18", spec.strategies.names[0], 0, 0, 0.01),
+        trial=TrialSpec(TrialKey("resnet18", spec.strategies.names[0], 0, 0, 0), 0.01),
         folder=TrialFolder(folder),
         images=renderer.source.open().images,
         source=None,
@@ -195,7 +195,10 @@ def time_trial(kind: type[TimedRecorder], folder: Path, spec: JobSpec, renderer:
 def time_scrapes(folder: Path, spec: JobSpec, progress: str, num_trials: int) -> tuple[float, int]:
     """Return the median seconds of a scrape over HTTP, and its bytes, of a job with so many trials running at once."""
     run = RunFolder.create(folder, "compare")
-    trials = tuple(dataclasses.replace(plan_trials(spec)[0], seed=seed) for seed in range(num_trials))
+    first = plan_trials(spec)[0]
+    trials = tuple(
+        dataclasses.replace(first, key=dataclasses.replace(first.key, seed=seed)) for seed in range(num_trials)
+    )
     no_cost = Cost(**dict.fromkeys(Cost.__dataclass_fields__, 0))
     plan = Plan(trials, 1, False, 0, 1.0, 2, 1, 1, {"train": 1, "val": 1, "test": 1}, 2, 1, no_cost)
     run.spec.write_text(spec.to_yaml())

@@ -18,16 +18,16 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from transferlib.comparison.choose import choose_candidates
-from transferlib.comparison.cost import Cost
 from transferlib.comparison.leaderboard import write_leaderboard
-from transferlib.comparison.plan import Plan
 from transferlib.data.decode import Limits
 from transferlib.data.facts import inspect_file
 from transferlib.data.images import ImageTable
 from transferlib.data.manifest import Manifest
 from transferlib.data.sources import list_images
 from transferlib.evaluation.predictions import Predictions, merge_predictions
-from transferlib.records import EpochRecord, TrialResult, TrialSpec
+from transferlib.planning.cost import Cost
+from transferlib.planning.plan import Plan
+from transferlib.records import EpochRecord, TrialKey, TrialResult, TrialSpec
 from transferlib.runs import RunFolder, write_json
 from transferlib.spec import JobSpec
 
@@ -54,6 +54,7 @@ class Story:
     unfinished: tuple[str, ...] = ()
     """Trial ids without a result; the run is then one that was stopped."""
     with_broken_file: bool = True
+    metric: str = "accuracy"
 
 
 def write_run(folder: Path, story: Story | None = None) -> RunFolder:
@@ -132,9 +133,7 @@ def predict(run: RunFolder, trial: TrialSpec, split: str, images: ImageTable) ->
     logits += 0.9 * np.eye(num_classes)[(labels + 1) % num_classes]  # each class looks like the next one
     return Predictions.from_arrays(
         run.run_id,
-        trial.arm,
-        trial.seed,
-        trial.candidate,
+        trial.key,
         split,
         [images.image_ids[row] for row in rows],
         labels,
@@ -153,8 +152,8 @@ def _write_trial(run: RunFolder, trial: TrialSpec, story: Story, images: ImageTa
     if trial.trial_id in story.unfinished:
         return
     result = TrialResult(
-        **asdict(trial),
-        trial_id=trial.trial_id,
+        trial.key,
+        trial.lr,
         state="failed" if reason else "done",
         reason=reason,
         best_epoch=-1 if reason else num_epochs - 1,
@@ -201,7 +200,7 @@ def _metrics_csv(trial: TrialSpec, num_epochs: int) -> str:
 def _trials(story: Story) -> tuple[TrialSpec, ...]:
     rates = RATES[: story.num_candidates]
     return tuple(
-        TrialSpec("resnet18", strategy, seed, candidate, lr)
+        TrialSpec(TrialKey("resnet18", strategy, 0, seed, candidate), lr)
         for seed in story.seeds
         for candidate, lr in enumerate(rates)
         for strategy in story.strategies
@@ -216,7 +215,11 @@ def _spec(root: Path, story: Story) -> JobSpec:
             "models": {"architectures": ["resnet18"], "weights": "none"},
             "strategies": {"names": list(story.strategies)},
             "training": {"epochs": EPOCHS, "global_batch_size": 8},
-            "comparison": {"seeds": list(story.seeds), "lr_candidates": list(RATES[: story.num_candidates])},
+            "comparison": {
+                "metric": story.metric,
+                "seeds": list(story.seeds),
+                "lr_candidates": list(RATES[: story.num_candidates]),
+            },
         }
     )
 

@@ -32,5 +32,8 @@ ON_BAD_IMAGE = ("skip", "fail")
 CACHE_MODES = ("disk", "none")
 PRECISIONS = ("auto", "fp32", "bf16")
 OPTIMIZERS = ("sgd", "adamw")
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
+"""What a comparison may choose by, rank by and test."""
+LOWER_IS_BETTER = frozenset({"log_loss"})
 CLASS_WEIGHTS = ("none", "balanced")
 KEEP = ("chosen", "all")

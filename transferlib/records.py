@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -27,20 +29,20 @@ class JsonRecord:
         return cls(**json.loads(text))
 
 
-@dataclass(frozen=True)
-class TrialSpec(JsonRecord):
-    """Name one training: an arm, a seed and a learning-rate candidate."""
+@dataclass(frozen=True, order=True)
+class TrialKey:
+    """Name one trial: the only thing that tells trials of a run apart, and the name of its folder."""
 
     architecture: str
     """torchvision's name, e.g. "resnet18"."""
     strategy: str
     """A transfer strategy, e.g. "last_layers"."""
+    fold: int
+    """Which cut of the images, from 0; 0 where there is one."""
     seed: int
     """Seed of the order, the augmentation, the new head and Dropout; the same over all arms."""
     candidate: int
     """Index of the learning-rate candidate, from 0, ascending in rate."""
-    lr: float
-    """The head's peak learning rate."""
 
     @property
     def arm(self) -> str:
@@ -48,9 +50,97 @@ class TrialSpec(JsonRecord):
         return f"{self.architecture}-{self.strategy}"
 
     @property
+    def id(self) -> str:
+        """Return `arm-s<seed>-c<candidate>`, with `-f<fold>` after the arm from the second fold on."""
+        fold = f"-f{self.fold}" if self.fold else ""
+        return f"{self.arm}{fold}-s{self.seed}-c{self.candidate}"
+
+    @classmethod
+    def parse(cls, trial_id: str) -> Self:
+        """Return the key of an id.
+
+        Raises:
+            ValueError: It is none.
+        """
+        found = TRIAL_ID.fullmatch(trial_id)
+        if found is None:
+            raise ValueError(f"{trial_id!r} is no trial's id: they look like resnet18-last_layers-s0-c1.")
+        return cls(found[1], found[2], int(found[3] or 0), int(found[4]), int(found[5]))
+
+    @classmethod
+    def of_arm(cls, arm: str, seed: int, candidate: int, fold: int = 0) -> Self:
+        """Return the key of one trial of an arm, given as `architecture-strategy`."""
+        architecture, _, strategy = arm.partition("-")
+        return cls(architecture, strategy, fold, seed, candidate)
+
+
+TRIAL_ID = re.compile(r"(\w+)-(\w+?)(?:-f([1-9]\d*))?-s(\d+)-c(\d+)")
+"""Neither architectures nor strategies have a hyphen."""
+
+
+class Keyed:
+    """Give a record of one trial its key's parts, and a JSON form in which they stand side by side with its own."""
+
+    key: TrialKey
+
+    @property
+    def architecture(self) -> str:
+        return self.key.architecture
+
+    @property
+    def strategy(self) -> str:
+        return self.key.strategy
+
+    @property
+    def arm(self) -> str:
+        return self.key.arm
+
+    @property
+    def fold(self) -> int:
+        return self.key.fold
+
+    @property
+    def seed(self) -> int:
+        return self.key.seed
+
+    @property
+    def candidate(self) -> int:
+        return self.key.candidate
+
+    @property
     def trial_id(self) -> str:
-        """Return `arm-s<seed>-c<candidate>`, the trial's folder name."""
-        return f"{self.arm}-s{self.seed}-c{self.candidate}"
+        return self.key.id
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the key's id and parts and the record's own fields, for a boundary (JSON, Ray)."""
+        fields = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {"trial_id": self.trial_id, "arm": self.arm, **fields.pop("key"), **fields}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """Read what `to_plain` returned, now or in a version that had no folds; unknown keys are refused."""
+        names = [name.name for name in dataclasses.fields(TrialKey)]
+        key = TrialKey(**{"fold": 0} | {name: plain[name] for name in names if name in plain})
+        own = {name: value for name, value in plain.items() if name not in (*names, "trial_id", "arm")}
+        return cls(key=key, **own)  # type: ignore[call-arg]
+
+    def to_json(self) -> str:
+        """Return one line of JSON."""
+        return json.dumps(self.to_plain(), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote."""
+        return cls.from_plain(json.loads(text))
+
+
+@dataclass(frozen=True)
+class TrialSpec(Keyed):
+    """Plan one training: which, and at what rate."""
+
+    key: TrialKey
+    lr: float
+    """The head's peak learning rate."""
 
 
 @dataclass(frozen=True)
@@ -169,14 +259,10 @@ class TrialProgress(JsonRecord):
 
 
 @dataclass(frozen=True)
-class TrialResult(JsonRecord):
+class TrialResult(Keyed):
     """Say how a trial ended: `result.json` in its folder, written last."""
 
-    trial_id: str
-    architecture: str
-    strategy: str
-    seed: int
-    candidate: int
+    key: TrialKey
     lr: float
     state: TrialState
     reason: str = ""
@@ -190,6 +276,9 @@ class TrialResult(JsonRecord):
     """At the best epoch."""
     val_loss: float = float("inf")
     """At the best epoch."""
+    val_score: float | None = None
+    """Of the comparison's metric at the best epoch, negated where lower is better; None: it was accuracy, before
+    there was a choice."""
     seconds: float = 0.0
     """Wall seconds of training over all its starts."""
     images_per_s: float = 0.0
@@ -208,9 +297,9 @@ class TrialResult(JsonRecord):
     """Peak rate by stage, 0 for frozen ones, input to head."""
 
     @property
-    def arm(self) -> str:
-        """Return `architecture-strategy`."""
-        return f"{self.architecture}-{self.strategy}"
+    def score(self) -> float:
+        """Return what candidates are compared by on validation; higher is better."""
+        return self.val_accuracy if self.val_score is None else self.val_score
 
 
 def to_plain(record: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@
       job.json                                                  on which cluster, as which job (not for a local one)
       metrics.jsonl log/                                        every epoch of every trial; full logs
       choice.json predictions.parquet leaderboard.{json,csv,md} the choice on validation, then the result
+      model/model.safetensors                                   to use: the best on validation of all
       augmentation.png report.html                              to look at
       trials/<arm>-s<seed>-c<candidate>/
         trial.json progress.json metrics.csv result.json predictions-val.parquet predictions-test.parquet
@@ -21,12 +22,13 @@ import json
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from transferlib.errors import RunFolderError
 from transferlib.records import TrialResult
@@ -63,6 +65,27 @@ def write_atomic(path: Path, data: str | bytes, *, is_durable: bool = True) -> N
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, by rename: a hard link where the disk has them, so that it takes no space.
+
+    Args:
+        source: Is there.
+        target: Its folder need not be; a file that is there is replaced.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(3)}.tmp")
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -127,6 +150,8 @@ class RunFolder:
     """Know the files of one run."""
 
     path: Path
+    MODEL: ClassVar[str] = "model/model.safetensors"
+    """The model handed over, relative to the folder."""
 
     @property
     def run_id(self) -> str:
@@ -165,6 +190,10 @@ class RunFolder:
     @property
     def predictions(self) -> Path:
         return self.path / "predictions.parquet"
+
+    @property
+    def model(self) -> Path:
+        return self.path / self.MODEL
 
     @property
     def metrics(self) -> Path:

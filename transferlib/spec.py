@@ -149,9 +149,15 @@ class TrainingSpec(Section):
 class ComparisonSpec(Section):
     """How often and at which rates each arm is trained."""
 
-    seeds: Positive | Annotated[tuple[int, ...], Field(min_length=1)] = 3
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"] | None = None
+    """Chooses rates, epochs and the model, ranks the arms and is tested; null: accuracy, or balanced_accuracy where the
+    largest class has ten times the images of the smallest. Decided before the run, so a run's own spec names it."""
+    margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.02
+    """How much worse, in the metric's units (0.02: two points of accuracy), a cheaper arm may be and still be called
+    good enough."""
+    seeds: Positive | Annotated[tuple[int, ...], Field(min_length=1)] = 5
     """A count (seeds 0, 1, ...) or a list."""
-    lr_candidates: Positive | Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = 3
+    lr_candidates: Positive | Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = 2
     """A count of rates around each arm's base rate, a factor sqrt(10) apart, or a list of rates for every arm."""
     base_lr: Annotated[float, Field(gt=0)] | None = None
     """Base rate for every arm; null: each arm's own (see strategies.base_lr)."""
@@ -166,6 +172,11 @@ class ComparisonSpec(Section):
         if problems:
             raise ValueError(f"{', '.join(problems)}; use a count, or a list of different values with commas between.")
         return value
+
+    @property
+    def decided_metric(self) -> str:
+        """Return the metric; of a run from before there was a choice, accuracy."""
+        return self.metric or "accuracy"
 
     @property
     def seed_values(self) -> tuple[int, ...]:

@@ -20,8 +20,8 @@ from transferlib.cli.doctor import (
     exit_code,
     node_problems,
 )
-from transferlib.comparison.nodes import ClusterFacts, NodeFacts
 from transferlib.on_ray import jobs, probe
+from transferlib.planning.nodes import ClusterFacts, NodeFacts
 
 NODE = NodeFacts(
     name="a",

@@ -8,11 +8,11 @@ from transferlib.cli.following import Snapshot, TrialRow
 from transferlib.cli.live import choose_rows, draw
 from transferlib.cli.outcome import leaderboard_lines
 from transferlib.cli.tables import text_table
-from transferlib.records import TrialSpec
+from transferlib.records import TrialKey, TrialSpec
 
 
 def row(index: int, state: str, **values: object) -> TrialRow:
-    trial = TrialSpec("wide_resnet101_2", "feature_extraction", seed=0, candidate=index, lr=0.1)
+    trial = TrialSpec(TrialKey("wide_resnet101_2", "feature_extraction", 0, seed=0, candidate=index), lr=0.1)
     return TrialRow(trial, state, epoch=3, num_epochs=10, **values)  # type: ignore[arg-type]
 
 

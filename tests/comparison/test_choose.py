@@ -11,7 +11,7 @@ from transferlib.comparison.choose import choose, choose_candidates, read_choice
 from transferlib.errors import RunFolderError
 from transferlib.evaluation.metrics import Metrics
 from transferlib.evaluation.predictions import Predictions
-from transferlib.records import TrialResult, TrialSpec
+from transferlib.records import TrialKey, TrialResult, TrialSpec
 
 RATES = (0.01, 0.03, 0.1)
 SMALL = Story(strategies=("last_layers", "full"), seeds=(0,), classes=("a", "b"), per_class=(1, 4, 4))
@@ -22,13 +22,11 @@ def metrics(accuracy: float, log_loss: float) -> Metrics:
 
 
 def trials_of(strategy: str, rates: tuple[float, ...] = RATES) -> list[TrialSpec]:
-    return [TrialSpec("resnet18", strategy, 0, candidate, lr) for candidate, lr in enumerate(rates)]
+    return [TrialSpec(TrialKey("resnet18", strategy, 0, 0, candidate), lr) for candidate, lr in enumerate(rates)]
 
 
 def ended(trial: TrialSpec, state: str = "done", reason: str = "") -> TrialResult:
-    return TrialResult(
-        trial.trial_id, trial.architecture, trial.strategy, trial.seed, trial.candidate, trial.lr, state, reason
-    )  # type: ignore[arg-type]
+    return TrialResult(trial.key, trial.lr, state, reason)  # type: ignore[arg-type]
 
 
 def chosen_lr(values: list[tuple[float, float]]) -> tuple[float, str]:

@@ -1,120 +1,197 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pytest
 
 from transferlib.comparison.arms import ArmResult
 from transferlib.comparison.choose import ChosenTrial, FailedTrial
-from transferlib.comparison.verdict import Verdict, are_separated, give_verdict
-from transferlib.evaluation.metrics import Metrics
+from transferlib.comparison.statistics import ArmTable, judge, what_it_takes
+from transferlib.comparison.variance import Rows
+from transferlib.comparison.verdict import Evidence, Verdict, about_losses, give_verdict
+from transferlib.records import TrialKey
+
+NUM_IMAGES = 1000
+FLOPS = {"feature_extraction": 1.0, "last_layers": 1.3, "full": 3.0}
 
 
-def metrics(accuracy: float) -> Metrics:
-    return Metrics(10, accuracy, accuracy, accuracy, None, 1 - accuracy, 0.0, np.zeros((2, 2), np.int64))
-
-
-def arm(strategy: str, accuracies: list[float], seconds: float = 10.0, failed: int = 0) -> ArmResult:
-    name = f"resnet18-{strategy}"
-    chosen = tuple(
-        ChosenTrial(name, s, f"{name}-s{s}-c1", 1, 0.03, "inside", a, 1 - a) for s, a in enumerate(accuracies)
-    )
-    by_seed = {seed: metrics(accuracy) for seed, accuracy in enumerate(accuracies)}
+def arm_result(strategy: str, *, num_seeds: int = 3, num_failed: int = 0, seconds: float = 10.0) -> ArmResult:
+    keys = [TrialKey("resnet18", strategy, 0, seed, 0) for seed in range(num_seeds)]
+    chosen = tuple(ChosenTrial(key, 0.03, 0.9, 0.3, 10, "inside") for key in keys)
     return ArmResult(
-        arm=name,
+        arm=f"resnet18-{strategy}",
         architecture="resnet18",
         strategy=strategy,
+        metric="accuracy",
         chosen=chosen,
-        val_metrics=by_seed,
-        test_metrics=by_seed,
-        trained_parameters=1,
+        figures={},
+        trained_parameters=10,
+        train_flops=FLOPS[strategy],
         seconds=seconds,
         images_per_s=1.0,
         peak_memory_bytes=1,
-        num_done=len(accuracies),
-        num_failed=failed,
+        num_done=num_seeds,
+        num_failed=num_failed,
         total_seconds=seconds,
     )
 
 
-def failure(name: str, seed: int) -> FailedTrial:
-    return FailedTrial(name, seed, f"{name}-s{seed}-c0", 0, 0.1, "not finite")
+def table(strategy: str, wrong: Sequence[Sequence[int]]) -> ArmTable:
+    """Return an arm that is right on all images but those listed, a list a seed."""
+    values = np.ones((len(wrong), NUM_IMAGES))
+    for seed, images in enumerate(wrong):
+        values[seed, list(images)] = 0.0
+    return ArmTable(f"resnet18-{strategy}", values)
 
 
-def test_arms_are_separated_where_mean_plus_minus_std_lie_apart() -> None:
-    # Means 0.9 and 0.8; std 0.04 each, then 0.05 each, where they touch.
-    apart = arm("full", [0.86, 0.9, 0.94]), arm("scratch", [0.76, 0.8, 0.84])
-    assert are_separated(*apart)
-    touching = arm("full", [0.75, 1.0]), arm("scratch", [0.5, 0.75])
-    assert touching[0].val_accuracy.std == pytest.approx(0.25 / 2**0.5)
-    assert not are_separated(*touching)
-    assert are_separated(arm("full", [0.9]), arm("scratch", [0.1])) is None
+def first(number: int, skip: int = 0) -> list[int]:
+    return list(range(skip, skip + number))
 
 
-def test_equal_seeds_without_any_spread_are_not_separated() -> None:
-    assert not are_separated(arm("full", [0.9, 0.9]), arm("scratch", [0.9, 0.9]))
+def verdict_of(
+    tables: Sequence[ArmTable],
+    *,
+    margin: float = 0.02,
+    seconds: Mapping[str, float] | None = None,
+    chance: float = 0.5,
+    notes: Sequence[str] = (),
+) -> Verdict:
+    rows = Rows.of(NUM_IMAGES)
+    constant = (np.arange(NUM_IMAGES) < chance * NUM_IMAGES).astype(np.float64)
+    judged = judge(tables, rows, constant) if tables else None
+    ordered = sorted(tables, key=lambda found: -found.values.mean())
+    needs = what_it_takes(ordered[0], ordered[1], rows, 3) if len(ordered) > 1 else None
+    arms = [
+        arm_result(
+            found.arm.split("-")[1],
+            num_seeds=len(found.values),
+            seconds=(seconds or {}).get(found.arm.split("-")[1], 10.0),
+        )
+        for found in tables
+    ]
+    return give_verdict(arms, Evidence("accuracy", margin, "test", NUM_IMAGES, "daisy", judged, needs), notes)
 
 
-def test_a_clear_winner_is_named_and_recommended() -> None:
-    verdict = give_verdict([arm("full", [0.95, 0.96], 40), arm("scratch", [0.7, 0.71], 5)], [], 4)
-    assert verdict.best == verdict.recommended == "resnet18-full"
-    assert "best on validation: accuracy 0.955 ± 0.007 over 2 seeds" in verdict.text
-    assert "not separated" not in verdict.text
+SEEDS = range(3)
+GOOD = [first(50, seed) for seed in SEEDS]
+"""Wrong on 50 images, nearly the same ones in each seed."""
+NEARLY_AS_GOOD = [first(52, seed) for seed in SEEDS]
+BAD = [first(150, seed) for seed in SEEDS]
 
 
-def test_among_arms_not_separated_the_cheaper_is_named_with_its_cost_ratio() -> None:
-    ranked = [arm("full", [0.94, 0.96], 40), arm("last_layers", [0.93, 0.95], 10), arm("scratch", [0.5, 0.51], 1)]
-    verdict = give_verdict(ranked, [], 6)
+def test_an_arm_that_is_better_than_all_is_said_to_be_separated() -> None:
+    verdict = verdict_of([table("full", GOOD), table("feature_extraction", BAD)])
+    assert verdict.state == "separated"
     assert verdict.best == "resnet18-full"
-    assert verdict.recommended == "resnet18-last_layers"
-    assert verdict.not_separated == ("resnet18-last_layers",)
-    assert "not separated from resnet18-last_layers" in verdict.text
-    assert "0.25 times the seconds" in verdict.text
+    assert "resnet18-full is better than resnet18-feature_extraction by 10.0 points" in verdict.text
+    assert "on these training images" in verdict.text
 
 
-def test_a_few_percent_of_seconds_do_not_make_an_arm_cheaper() -> None:
-    verdict = give_verdict([arm("full", [0.94, 0.96], 10), arm("last_layers", [0.93, 0.95], 9.5)], [], 4)
-    assert verdict.recommended == "resnet18-full"
-    assert "not separated" in verdict.text
+def test_a_cheaper_arm_within_the_margin_is_named_for_the_next_training() -> None:
+    verdict = verdict_of([table("full", GOOD), table("last_layers", NEARLY_AS_GOOD)])
+    assert verdict.cheapest_good_enough == "resnet18-last_layers"
+    assert "Good enough to train next time: resnet18-last_layers, which could cost at most" in verdict.text
+    assert "0.43 of the operations" in verdict.text
 
 
-def test_with_one_seed_noise_was_not_measured() -> None:
-    verdict = give_verdict([arm("full", [0.95], 40), arm("last_layers", [0.94], 1)], [], 2)
-    assert "noise was not measured" in verdict.text
-    assert "not separated" not in verdict.text
-    assert verdict.recommended == "resnet18-full"
+def noisy(strategy: str, accuracy: float, seed_std: float, seed: int, num_seeds: int = 3) -> ArmTable:
+    random = np.random.default_rng(seed)
+    wrong = [
+        random.choice(NUM_IMAGES, round(NUM_IMAGES * (1 - accuracy - seed_std * step)), replace=False).tolist()
+        for step in np.linspace(-1, 1, num_seeds)
+    ]
+    return table(strategy, wrong)
 
 
-def test_one_arm_is_compared_with_nothing() -> None:
-    verdict = give_verdict([arm("full", [0.95])], [], 1)
-    assert "no other arm" in verdict.text
-    assert "noise was not measured" in verdict.text
-    assert "no other arm" in give_verdict([arm("full", [0.95, 0.9])], [], 2).text
+def test_what_is_not_told_apart_is_open_and_nothing_is_recommended_for_being_cheap() -> None:
+    verdict = verdict_of([noisy("full", 0.92, 0.03, 0), noisy("last_layers", 0.90, 0.03, 1)])
+    assert verdict.state == "open"
+    assert verdict.cheapest_good_enough is None
+    assert "not told apart" in verdict.text
+    assert "Whether a cheaper arm would do is open (margin 2.0 points)" in verdict.text
+    assert "resnet18-last_layers could cost" in verdict.text
+    assert "so take it" not in verdict.text
 
 
-def test_failures_are_told() -> None:
-    lost, hurt = "resnet18-scratch", "resnet18-last_layers"
-    failed = [failure(lost, 0), failure(lost, 1), failure(hurt, 1)]
-    arms = [arm("full", [0.9, 0.91]), arm("last_layers", [0.8], failed=1), arm("scratch", [], failed=2)]
-    verdict = give_verdict(arms, failed, 6)
-    assert "3 of 6 trials failed" in verdict.text
-    assert "resnet18-scratch has no result" in verdict.text
-    assert "resnet18-last_layers is over 1 of 2 seeds only" in verdict.text
-    assert "How it stands to resnet18-last_layers is not known: with one seed of resnet18-last_layers" in verdict.text
+def test_seconds_decide_nothing() -> None:
+    tables = [noisy("full", 0.92, 0.03, 0), noisy("last_layers", 0.90, 0.03, 1)]
+    slow, fast = (verdict_of(tables, seconds={"full": 1.0, "last_layers": of}) for of in (0.001, 1000.0))
+    assert slow == fast
 
 
-def test_nothing_is_recommended_where_nothing_has_a_result() -> None:
-    verdict = give_verdict([arm("full", [], failed=1)], [failure("resnet18-full", 0)], 1)
-    assert isinstance(verdict, Verdict)
-    assert verdict.recommended is None
-    assert verdict.text.startswith("No arm has a result.")
+def test_the_issues_case_of_full_against_features_recommends_no_worse_arm() -> None:
+    verdict = verdict_of(
+        [noisy("full", 0.85, 0.10, 0, num_seeds=2), noisy("feature_extraction", 0.715, 0.005, 1, num_seeds=2)],
+        seconds={"full": 100.0, "feature_extraction": 80.0},
+    )
+    assert verdict.state == "few_seeds"
+    assert verdict.cheapest_good_enough is None
+    assert verdict.best == "resnet18-full"
 
 
-def test_a_verdict_before_the_end_says_so() -> None:
-    assert "3 of 9 trials have not ended" in give_verdict([arm("full", [0.9, 0.8])], [], 9, 3).text
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_fewer_than_three_seeds_say_nothing_of_the_procedure(num_seeds: int) -> None:
+    verdict = verdict_of([table("full", GOOD[:num_seeds]), table("feature_extraction", BAD[:num_seeds])])
+    assert verdict.state == "few_seeds"
+    assert "Of the models as trained" in verdict.text
+    assert "use 3 or more seeds" in verdict.text
+    assert verdict.cheapest_good_enough is None
 
 
-def test_an_arm_of_one_seed_is_never_recommended_over_the_best_for_its_price() -> None:
-    verdict = give_verdict([arm("full", [0.9], 40), arm("scratch", [0.4, 0.6], 1)], [], 3)
-    assert verdict.recommended == "resnet18-full"
-    assert verdict.not_separated == ()
-    assert "with one seed of resnet18-full, noise was not measured" in verdict.text
+def test_arms_at_chance_are_said_not_to_have_learnt_and_never_recommended() -> None:
+    guessing = [first(480 + 5 * seed, 260) for seed in SEEDS]
+    verdict = verdict_of([table("full", guessing), table("last_layers", guessing)])
+    assert verdict.state == "at_chance"
+    assert verdict.cheapest_good_enough is None
+    assert verdict.best is None
+    assert "No arm has learnt" in verdict.text
+    assert "always answering 'daisy' (0.500)" in verdict.text
+
+
+def test_one_arm_at_chance_beside_one_that_learnt_is_named() -> None:
+    guessing = [first(480 + 5 * seed, 260) for seed in SEEDS]
+    verdict = verdict_of([table("full", GOOD), table("feature_extraction", guessing)])
+    assert verdict.state == "separated"
+    assert "resnet18-feature_extraction has not learnt" in verdict.text
+
+
+def test_a_handful_of_discordant_images_could_have_shown_nothing() -> None:
+    same = [first(50)] * 3
+    nearly = [first(52)] * 3
+    verdict = verdict_of([table("full", same), table("last_layers", nearly)])
+    assert "differ on 2 images only: no outcome on these 1000 test images" in verdict.text
+
+
+def test_what_it_would_take_is_said_in_seeds_and_images() -> None:
+    verdict = verdict_of([noisy("full", 0.92, 0.03, 0), noisy("last_layers", 0.90, 0.03, 1)])
+    assert "To tell resnet18-full and resnet18-last_layers apart" in verdict.text
+    assert "about" in verdict.sentences[-1] and "seeds" in verdict.sentences[-1]
+
+
+def test_one_arm_alone_is_compared_with_nothing() -> None:
+    verdict = verdict_of([table("full", GOOD)])
+    assert "there is no other arm to compare it with" in verdict.text
+    assert verdict.best == "resnet18-full"
+
+
+def test_nothing_is_said_where_nothing_has_a_result() -> None:
+    verdict = verdict_of([], notes=["6 of 6 trials failed."])
+    assert verdict.sentences == ("No arm has a result.",)
+    assert verdict.best is None
+    assert verdict.text == "No arm has a result. 6 of 6 trials failed."
+
+
+def test_failed_trials_and_missing_seeds_are_counted() -> None:
+    key = TrialKey("resnet18", "full", 0, 2, 0)
+    arms = [arm_result("full", num_seeds=2, num_failed=1), arm_result("last_layers")]
+    text = " ".join(about_losses(arms, [FailedTrial(key, 0.1, "not finite")], 6, 0))
+    assert "1 of 6 trials failed and is in no figure" in text or "1 of 6 trials failed" in text
+    assert "resnet18-full is over 2 of 3 seeds only." in text
+
+
+def test_a_separation_over_all_pairs_is_not_claimed_from_one_interval() -> None:
+    found = verdict_of([noisy("full", 0.92, 0.03, 0), noisy("last_layers", 0.90, 0.03, 1)])
+    assert not math.isnan(found.margin)
+    assert found.state == "open"

@@ -101,6 +101,7 @@ def test_manifest_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     again = Manifest.load(tmp_path / "manifest.parquet")
     assert again.table.equals(manifest.table)
     assert (again.classes, again.notes, again.num_bad, again.root) == (manifest.classes, manifest.notes, 0, "/photos")
+    assert again.cut == manifest.cut == "rank"
     assert again.sha256() == manifest.sha256()
     assert again.summary_lines() == manifest.summary_lines()
 
@@ -122,6 +123,21 @@ def test_saved_file_has_the_columns_that_others_read(tmp_path: Path) -> None:
     ]
     assert schema.metadata[b"schema"] == b"1"
     assert json.loads(schema.metadata[b"classes"]) == ["a", "b"]
+
+
+def test_saved_file_says_how_it_was_cut_and_one_that_does_not_was_cut_by_thresholds(tmp_path: Path) -> None:
+    of, path = listing(*entries("ab", 40)), tmp_path / "manifest.parquet"
+    facts = [fact(entry) for entry in of.entries]
+    new, old = Manifest.build(of, facts, SPEC), Manifest.build(of, facts, SPEC, cut="threshold")
+    assert new.sha256() != old.sha256()
+    for manifest in (new, old):
+        manifest.save(path)
+        assert Manifest.load(path).cut == manifest.cut
+    table = pq.read_table(path)
+    metadata = {key: value for key, value in table.schema.metadata.items() if key != b"cut"}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    assert Manifest.load(path).cut == "threshold"
+    assert Manifest.load(path).sha256() == old.sha256()
 
 
 def test_another_file_is_refused_as_a_manifest(tmp_path: Path) -> None:

@@ -5,16 +5,19 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from transferlib.data.components import OUT, hash_place
 from transferlib.data.listing import split_roles
-from transferlib.data.splits import OUT, Assignment, Candidates, assign_splits, threshold_place
+from transferlib.data.splits import Assignment, Candidates, Cut, assign_splits
 from transferlib.errors import DataError
 from transferlib.names import SPLITS
 
 Row = tuple[str, str, str, str | None, str | None]
 """Image id, content, label, group, given split."""
 
+in_both_cuts = pytest.mark.parametrize("cut", ["rank", "threshold"])
 
-def assign(rows: list[Row], seed: int = 0, val: float = 0.15, test: float = 0.15) -> Assignment:
+
+def assign(rows: list[Row], seed: int = 0, val: float = 0.15, test: float = 0.15, cut: Cut = "rank") -> Assignment:
     image_ids, sha256, labels, groups, given = ([row[place] for row in rows] for place in range(5))
     return assign_splits(
         Candidates(image_ids, sha256, labels, groups, given),  # type: ignore[arg-type]
@@ -23,11 +26,12 @@ def assign(rows: list[Row], seed: int = 0, val: float = 0.15, test: float = 0.15
         val=val,
         test=test,
         seed=seed,
+        cut=cut,
     )
 
 
-def sides(rows: list[Row], seed: int = 0, val: float = 0.15, test: float = 0.15) -> dict[str, str]:
-    found = assign(rows, seed, val, test)
+def sides(rows: list[Row], seed: int = 0, val: float = 0.15, test: float = 0.15, cut: Cut = "rank") -> dict[str, str]:
+    found = assign(rows, seed, val, test, cut)
     return {row[0]: "out" if side == OUT else SPLITS[side] for row, side in zip(rows, found.splits, strict=True)}
 
 
@@ -42,24 +46,17 @@ def per_class(rows: list[Row], placed: dict[str, str]) -> dict[tuple[str, str], 
     return counts
 
 
-def test_shares_come_out_about_right() -> None:
-    rows = images("abc", 2000)
-    counts = per_class(rows, sides(rows))
-    for label in "abc":
-        # Three standard deviations of a binomial of 2,000 draws at 0.15 are 48.
-        assert abs(counts[label, "test"] - 300) < 48
-        assert abs(counts[label, "val"] - 300) < 48
-
-
 def test_place_is_the_same_on_every_machine() -> None:
-    assert threshold_place(0, "content:abc") == 0.48603577881722065
-    assert threshold_place(7, "group:p1") == 0.33364146645342146
+    assert hash_place(0, "content:abc") == 0.48603577881722065
+    assert hash_place(7, "group:p1") == 0.33364146645342146
 
 
-def test_order_of_files_changes_nothing() -> None:
+@in_both_cuts
+def test_order_of_files_changes_nothing(cut: Cut) -> None:
     rows = images("ab", 40)
+    rows += [(f"{c}/g{i}", f"{c}g{i}", c, f"g{i // 2}", None) for c in "ab" for i in range(20)]
     shuffled = [rows[place] for place in np.random.default_rng(0).permutation(len(rows))]
-    assert sides(shuffled) == sides(rows)
+    assert sides(shuffled, cut=cut) == sides(rows, cut=cut)
 
 
 def test_seed_changes_the_cut() -> None:
@@ -67,56 +64,13 @@ def test_seed_changes_the_cut() -> None:
     assert sides(rows, seed=1) != sides(rows, seed=0)
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_adding_files_moves_no_other_file(seed: int) -> None:
-    rows = images("ab", 60)
-    before = sides(rows, seed)
-    after = sides(rows + images("ab", 30, prefix="new") + images("c", 30), seed)
-    assert {image_id: after[image_id] for image_id in before} == before
-
-
+@in_both_cuts
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("number", [3, 4, 10])
-def test_every_class_has_an_image_in_every_part_however_small(number: int, seed: int) -> None:
+def test_every_class_has_an_image_in_every_part_however_small(number: int, seed: int, cut: Cut) -> None:
     rows = images("abcd", number)
-    counts = per_class(rows, sides(rows, seed))
+    counts = per_class(rows, sides(rows, seed, cut=cut))
     assert all(counts[label, split] >= 1 for label in "abcd" for split in SPLITS)
-
-
-def test_pure_thresholds_would_leave_many_small_classes_short() -> None:
-    """The reason for the rule above, so that nobody takes it out."""
-    short = 0
-    for trial in range(200):
-        places = [threshold_place(trial, f"content:{i}") for i in range(10)]
-        short += not any(0.15 <= place < 0.3 for place in places) or not any(place < 0.15 for place in places)
-    assert short > 60
-
-
-def content_near(place: float) -> str:
-    """Return a content whose place in [0, 1) is this one, to a hundredth."""
-    return next(str(i) for i in range(100_000) if abs(threshold_place(0, f"content:{i}") - place) < 0.01)
-
-
-@pytest.mark.parametrize(
-    ("places", "expected"),
-    [
-        # Test is short: of val and train it takes the nearest, from val where val has another ...
-        ([0.18, 0.25, 0.50, 0.90], ["test", "val", "train", "train"]),
-        # ... and not val's only one.
-        ([0.20, 0.40, 0.60, 0.90], ["val", "test", "train", "train"]),
-        # Val is short: it takes what is nearest to its own stretch, 0.15 to 0.30, from either side.
-        ([0.02, 0.06, 0.35, 0.90], ["test", "test", "val", "train"]),
-        ([0.02, 0.12, 0.60, 0.90], ["test", "val", "train", "train"]),
-        # All in train: test takes the lowest, val the next.
-        ([0.50, 0.60, 0.70, 0.80], ["test", "val", "train", "train"]),
-        # None in train: the highest goes there.
-        ([0.05, 0.10, 0.20, 0.25], ["test", "test", "val", "train"]),
-    ],
-)
-def test_a_short_part_takes_what_is_nearest_its_threshold(places: list[float], expected: list[str]) -> None:
-    rows: list[Row] = [(f"a/{i}", content_near(place), "a", None, None) for i, place in enumerate(places)]
-    placed = sides(rows + images("b", 50))
-    assert [placed[row[0]] for row in rows] == expected
 
 
 def test_fewer_than_three_images_of_a_class_are_refused_by_name() -> None:
@@ -137,22 +91,24 @@ def test_all_short_classes_are_named_at_once() -> None:
     assert "'c'" in str(caught.value)
 
 
+@in_both_cuts
 @pytest.mark.parametrize("seed", range(20))
-def test_same_content_is_never_on_two_sides(seed: int) -> None:
+def test_same_content_is_never_on_two_sides(seed: int, cut: Cut) -> None:
     rows: list[Row] = [(f"{c}/{i}", f"{c}{i // 3}", c, None, None) for c in "ab" for i in range(30)]
-    placed = sides(rows, seed)
+    placed = sides(rows, seed, cut=cut)
     by_content: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         by_content[row[1]].add(placed[row[0]])
     assert all(len(of) == 1 and "out" not in of for of in by_content.values())
 
 
+@in_both_cuts
 @pytest.mark.parametrize("seed", range(20))
-def test_groups_never_straddle_even_through_shared_content(seed: int) -> None:
+def test_groups_never_straddle_even_through_shared_content(seed: int, cut: Cut) -> None:
     rows: list[Row] = [(f"{c}/{i}", f"{c}{i}", c, f"patient {i // 4}", None) for c in "ab" for i in range(40)]
     # One photo of patient 0 lies among those of patient 5 too: both patients are one component.
     rows.append(("a/copy", "a0", "a", "patient 5", None))
-    placed = sides(rows, seed)
+    placed = sides(rows, seed, cut=cut)
     by_group: dict[str | None, set[str]] = defaultdict(set)
     for row in rows:
         by_group["patient 0" if row[3] == "patient 5" else row[3]].add(placed[row[0]])
@@ -161,12 +117,12 @@ def test_groups_never_straddle_even_through_shared_content(seed: int) -> None:
     assert all(counts[label, split] for label in "ab" for split in SPLITS)
 
 
-def test_a_growing_group_stays_where_it_was() -> None:
-    rows: list[Row] = [(f"{c}/{i}", f"{c}{i}", c, f"g{c}{i // 2}", None) for c in "ab" for i in range(60)]
-    more: list[Row] = [(f"new/{c}{i}", f"0 new {c}{i}", c, f"g{c}{i}", None) for c in "ab" for i in range(30)]
+def test_groups_that_grow_alike_stay_where_they_were() -> None:
+    rows: list[Row] = [(f"{c}/{i}", f"{c}{i}", c, f"g{c}{i // 2}", None) for c in "ab" for i in range(120)]
+    more: list[Row] = [(f"new/{c}{i}", f"0 new {c}{i}", c, f"g{c}{i // 2}", None) for c in "ab" for i in range(120)]
     before, after = sides(rows), sides(rows + more)
     assert {image_id: after[image_id] for image_id in before} == before
-    assert all(after[f"new/{c}{i}"] == before[f"{c}/{2 * i}"] for c in "ab" for i in range(30))
+    assert all(after[f"new/{c}{i}"] == before[f"{c}/{i}"] for c in "ab" for i in range(120))
 
 
 def test_groups_that_tie_classes_together_too_tightly_are_refused() -> None:
@@ -186,7 +142,7 @@ def test_held_out_set_becomes_test_and_val_is_cut_from_train_by_class() -> None:
     counts = per_class(rows, placed)
     for label in "ab":
         assert counts[label, "test"] == 50
-        assert abs(counts[label, "val"] - 60) < 22  # three standard deviations
+        assert counts[label, "val"] == 60
     assert all(placed[row[0]] == "test" for row in rows if row[4] == "val")
     assert "test set" in split_roles({"train", "val"}).note
     small = [*images("ab", 3, "train", "t"), *images("ab", 1, "test", "e")]

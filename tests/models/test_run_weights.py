@@ -10,7 +10,7 @@ from transferlib.errors import WeightsError
 from transferlib.models.run_weights import find_run_model
 from transferlib.models.weights import load_source_weights
 from transferlib.models.zoo import build_model
-from transferlib.records import TrialResult, TrialSpec
+from transferlib.records import TrialKey, TrialResult, TrialSpec
 from transferlib.runs import RunFolder
 
 
@@ -22,8 +22,8 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def add_trial(run: RunFolder, seed: int, accuracy: float, *, is_kept: bool = True, **changes: object) -> str:
-    spec = TrialSpec("resnet18", "full", seed, 0, 0.03)
-    result = TrialResult(spec.trial_id, "resnet18", "full", seed, 0, 0.03, "done", val_accuracy=accuracy, val_loss=1.0)
+    spec = TrialSpec(TrialKey("resnet18", "full", 0, seed, 0), 0.03)
+    result = TrialResult(spec.key, 0.03, "done", val_accuracy=accuracy, val_loss=1.0)
     folder = run.trial(spec.trial_id)
     folder.path.mkdir()
     folder.result.write_text(replace(result, **changes).to_json())  # type: ignore[arg-type]

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from transferlib.comparison.machine import Machine
-from transferlib.comparison.plan import make_plan
 from transferlib.data.sources import list_images
+from transferlib.planning.machine import Machine
+from transferlib.planning.plan import make_plan
 from transferlib.runs import RunFolder
 from transferlib.spec import JobSpec
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.on_ray.jobs import make_run, run_to_end, write_images
-from transferlib.comparison.machine import detect_machine
-from transferlib.comparison.plan import Plan
+from transferlib.planning.machine import detect_machine
+from transferlib.planning.plan import Plan
 from transferlib.records import TrialResult
 from transferlib.runs import RunFolder, read_json
 

@@ -32,8 +32,8 @@ from torchvision.transforms import functional
 
 from tests.on_ray.jobs import ROOT, Job, make_run, num_epochs, process_ids, run_to_end, write_images
 from transferlib.comparison.choose import Choice, choose_candidates, read_choice
-from transferlib.comparison.plan import Plan
 from transferlib.data.manifest import COLUMNS
+from transferlib.planning.plan import Plan
 from transferlib.records import TrialResult, TrialSpec
 from transferlib.runs import RunFolder, read_json
 from transferlib.spec import JobSpec

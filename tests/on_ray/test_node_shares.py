@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from transferlib.comparison.machine import Machine
 from transferlib.errors import PlanError
 from transferlib.on_ray.node_shares import MIN_OBJECT_STORE_BYTES, share_out
+from transferlib.planning.machine import Machine
 
 
 def machine(cpus: int = 8, gpus: int = 0) -> Machine:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.telemetry.run_folders import begin_run
-from transferlib.comparison.plan import Plan
 from transferlib.errors import RunFolderError
 from transferlib.on_ray import prepare
 from transferlib.on_ray.prepare import settle
 from transferlib.on_ray.settled import Prepared
+from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder, read_json
 
 PREPARED = Prepared("fp32", {"resnet18": "12ab"}, {}, [])

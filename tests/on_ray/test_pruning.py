@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transferlib.errors import StorageError
 from transferlib.on_ray.pruning import DropLosers
-from transferlib.records import TrialResult, TrialSpec
+from transferlib.records import TrialKey, TrialResult, TrialSpec
 from transferlib.runs import RunFolder
 
 
@@ -13,11 +13,7 @@ def end(run: RunFolder, trial: TrialSpec, accuracy: float, state: str = "done") 
     folder.path.mkdir(parents=True)
     folder.best.write_bytes(b"model")
     result = TrialResult(
-        trial.trial_id,
-        trial.architecture,
-        trial.strategy,
-        trial.seed,
-        trial.candidate,
+        trial.key,
         trial.lr,
         state,  # type: ignore[arg-type]
         val_accuracy=accuracy,
@@ -34,7 +30,8 @@ def kept(run: RunFolder, trials: list[TrialSpec]) -> list[bool]:
 
 
 def trials_of(strategy: str) -> list[TrialSpec]:
-    return [TrialSpec("resnet18", strategy, 0, candidate, 0.01 * (candidate + 1)) for candidate in range(3)]
+    keys = [TrialKey("resnet18", strategy, 0, 0, candidate) for candidate in range(3)]
+    return [TrialSpec(key, 0.01 * (key.candidate + 1)) for key in keys]
 
 
 def test_losers_go_only_when_every_candidate_has_ended(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
 from tests.on_ray.jobs import make_run, write_images
-from transferlib.comparison.plan import Plan
 from transferlib.data.cache import DecodedCache
 from transferlib.data.cache_dir import cache_folder
 from transferlib.data.decode import Limits
@@ -29,6 +28,7 @@ from transferlib.errors import StoppedError
 from transferlib.on_ray import experiment, tune
 from transferlib.on_ray.experiment import run_job
 from transferlib.on_ray.waiting import THREAD_NAME, wait_for_call
+from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder, read_json
 from transferlib.spec import JobSpec
 

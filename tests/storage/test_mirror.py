@@ -14,7 +14,7 @@ import torch
 
 from transferlib.data.schedule import Position
 from transferlib.errors import RunFolderError, StorageError
-from transferlib.records import TrialResult
+from transferlib.records import TrialKey, TrialResult
 from transferlib.runs import RunFolder
 from transferlib.storage import trial_mirror
 from transferlib.storage.checkpoints import CheckpointCopies
@@ -29,7 +29,7 @@ from transferlib.training.checkpoint import CheckpointStore
 
 TRIAL = "resnet18-full-s0-c0"
 RUN = "20261125-014503-compare-3fa9"
-RESULT = TrialResult(TRIAL, "resnet18", "full", 0, 0, 0.1, "done")
+RESULT = TrialResult(TrialKey.parse(TRIAL), 0.1, "done")
 
 
 def node(folder: Path, name: str) -> RunFolder:

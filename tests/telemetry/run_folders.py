@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transferlib.comparison.cost import Cost
-from transferlib.comparison.plan import Plan, plan_trials
+from transferlib.planning.cost import Cost
+from transferlib.planning.plan import Plan, plan_trials
 from transferlib.records import PhaseTotals, TrialProgress, TrialResult, TrialSpec, TrialState, TrialTotals
 from transferlib.runs import RunFolder
 from transferlib.spec import JobSpec
@@ -84,8 +84,6 @@ def show(run: RunFolder, trial: TrialSpec, state: TrialState = "running", **fiel
 
 def end(run: RunFolder, trial: TrialSpec, state: TrialState = "done", **fields: Any) -> None:
     """Write a trial's result."""
-    result = TrialResult(
-        trial.trial_id, trial.architecture, trial.strategy, trial.seed, trial.candidate, trial.lr, state, **fields
-    )
+    result = TrialResult(trial.key, trial.lr, state, **fields)
     run.trial(trial.trial_id).path.mkdir(exist_ok=True)
     run.trial(trial.trial_id).result.write_text(result.to_json() + "\n")

@@ -18,8 +18,8 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.telemetry.run_folders import RUN_ID, begin_run, end, show
-from transferlib.comparison.plan import Plan
 from transferlib.errors import UsageError
+from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder
 from transferlib.telemetry.catalogue import CATALOGUE
 from transferlib.telemetry.exporter import FIRST_SCRAPE_S, Settings, serve_metrics

@@ -10,8 +10,8 @@ import pytest
 
 from tests.synthetic_run import Story, write_run
 from tests.telemetry.run_folders import EPOCHS, RUN_ID, begin_run, end, show
-from transferlib.comparison.plan import Plan
 from transferlib.data.manifest import Manifest
+from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder
 from transferlib.telemetry.feed import Feed, Sample, count_images, free_bytes
 from transferlib.telemetry.trial_feed import SCRAPES_AFTER_END

@@ -13,7 +13,7 @@ from transferlib.data.batches import BatchStream, LocalStream, Renderer
 from transferlib.models.stages import is_head_key
 from transferlib.models.weights import SourceWeights, state_sha256
 from transferlib.models.zoo import build_model
-from transferlib.records import TrialSpec
+from transferlib.records import TrialKey, TrialSpec
 from transferlib.runs import TrialFolder
 from transferlib.spec import JobSpec
 from transferlib.training.trial import TrialInputs
@@ -76,7 +76,7 @@ def make_inputs(make_renderer: Callable[..., Renderer], source: SourceWeights, t
                     "training": training,
                 }
             ),
-            trial=TrialSpec("resnet18", strategy, seed=5, candidate=0, lr=lr),
+            trial=TrialSpec(TrialKey("resnet18", strategy, 0, seed=5, candidate=0), lr=lr),
             folder=TrialFolder(folder),
             images=renderer.source.open().images,
             source=source,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.training.doubles import StoppedWorker
-from transferlib.records import TrialSpec
+from transferlib.records import TrialKey, TrialSpec
 from transferlib.training.trial import TrialInputs, train_trial
 from transferlib.training.vitals import VitalSigns
 from transferlib.training.worker import LocalWorker
@@ -25,7 +25,8 @@ def test_a_stopped_trial_on_a_gpu_ends_in_the_same_bits(
     results = []
     for name in ("whole", "stopped"):
         inputs = make_inputs(name, strategy="scratch", epochs=2, precision=precision)
-        inputs = dataclasses.replace(inputs, trial=TrialSpec(architecture, "scratch", 5, 0, 1e-3), source=None)
+        trial = TrialSpec(TrialKey(architecture, "scratch", 0, 5, 0), 1e-3)
+        inputs = dataclasses.replace(inputs, trial=trial, source=None)
         if name == "stopped":
             stopped = StoppedWorker(at=3)
             stopped.device = torch.device("cuda")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from transferlib.data.schedule import Position
-from transferlib.records import TrialProgress, TrialResult, TrialState, TrialTotals
+from transferlib.records import TrialKey, TrialProgress, TrialResult, TrialState, TrialTotals
 from transferlib.training.recorder import TrialRecorder
 from transferlib.training.state import EpochSums, TrainingState
 from transferlib.training.trial import TrialInputs
@@ -138,4 +138,4 @@ def test_the_last_loss_stays_when_the_trial_ends(make_inputs: MakeInputs) -> Non
 
 
 def ended(state: TrialState) -> TrialResult:
-    return TrialResult("resnet18-full-s0-c0", "resnet18", "full", 0, 0, 0.01, state)
+    return TrialResult(TrialKey.parse("resnet18-full-s0-c0"), 0.01, state)

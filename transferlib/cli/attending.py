@@ -11,14 +11,14 @@ from pathlib import Path
 
 from transferlib.cli.executor import StopSignals
 from transferlib.cli.following import Follower
-from transferlib.cli.outcome import partial_lines, result_lines
+from transferlib.cli.outcome import partial_lines, result_json, result_lines
 from transferlib.cli.plain import PlainView
 from transferlib.cli.request import Request
 from transferlib.cli.targets import Target, find_target
 from transferlib.cli.watching import Job, Outcome, View, hang_up_is_no_error, watch
-from transferlib.comparison.plan import Plan
 from transferlib.errors import UsageError
-from transferlib.runs import RunFolder, read_json
+from transferlib.planning.plan import Plan
+from transferlib.runs import RunFolder
 
 PLAIN_WIDTH = 120
 """Of what is printed where there is no terminal, characters."""
@@ -119,7 +119,7 @@ def _report(request: Request, run: RunFolder, plan: Plan, outcome: Outcome) -> N
     if outcome.state == "done":
         if outcome.text:
             say(outcome.text)
-        print_result(request, run, plan, outcome.exit_code)
+        print_result(request, run, outcome.exit_code)
         return
     if outcome.text:
         say(outcome.text)
@@ -131,18 +131,18 @@ def _report(request: Request, run: RunFolder, plan: Plan, outcome: Outcome) -> N
             print(line, file=sys.stderr if request.as_json else sys.stdout)
 
 
-def print_result(request: Request, run: RunFolder, plan: Plan, exit_code: int) -> None:
+def print_result(request: Request, run: RunFolder, exit_code: int) -> None:
     """Print the result of a run that is done, as text or JSON."""
     if request.as_json:
         print_json(run, "done", exit_code)
         return
     width = shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns if sys.stdout.isatty() else PLAIN_WIDTH
     print()
-    for line in result_lines(run, plan, width):
+    for line in result_lines(run, width):
         print(line)
 
 
 def print_json(run: RunFolder, state: str, exit_code: int | None) -> None:
     """Print how a run stands and its leaderboard, as one JSON object."""
     answer = {"id": run.run_id, "state": state, "exit_code": exit_code, "path": str(run.path)}
-    print(json.dumps({**answer, "leaderboard": read_json(run.leaderboard("json"))}, indent=2))
+    print(json.dumps({**answer, **result_json(run)}, indent=2))

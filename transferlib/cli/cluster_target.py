@@ -15,15 +15,15 @@ from pathlib import Path
 from transferlib.addresses import ClusterAddress
 from transferlib.cli.remote_job import RemoteJob
 from transferlib.cli.run_view import mirror_of
-from transferlib.comparison.machine import Machine, Node
-from transferlib.comparison.nodes import ClusterFacts
-from transferlib.comparison.plan import Plan
-from transferlib.comparison.preflight import Versions, preflight
 from transferlib.errors import PlanError, RunFolderError, UsageError
 from transferlib.jobs_folder import job_script
 from transferlib.on_ray.jobs import JobsClient
 from transferlib.on_ray.package_hash import package_sha256
 from transferlib.on_ray.probe import ProbeRequest, probe_cluster
+from transferlib.planning.machine import Machine, Node
+from transferlib.planning.nodes import ClusterFacts
+from transferlib.planning.plan import Plan
+from transferlib.planning.preflight import Versions, preflight
 from transferlib.runs import STORAGE_VARIABLE, RunFolder
 from transferlib.spec import JobSpec
 from transferlib.storage.locations import open_location

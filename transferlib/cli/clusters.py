@@ -67,10 +67,10 @@ def up(nodes: int, cpus_per_node: int | None, gpus_per_node: int | None, port: i
     from pathlib import Path
 
     from transferlib.cli.words import count
-    from transferlib.comparison.machine import detect_machine
     from transferlib.on_ray.cluster_state import read_state
     from transferlib.on_ray.local_cluster import start_cluster
     from transferlib.on_ray.node_shares import share_out
+    from transferlib.planning.machine import detect_machine
 
     machine = detect_machine(Path.cwd(), Path.cwd())
     shares = share_out(machine, os.environ, num_nodes=nodes, cpus_per_node=cpus_per_node, gpus_per_node=gpus_per_node)

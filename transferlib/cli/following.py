@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transferlib.comparison.plan import Plan
+from transferlib.planning.plan import Plan
 from transferlib.records import FINISHED, TrialProgress, TrialSpec
 from transferlib.runs import RunFolder
 

@@ -11,10 +11,11 @@ from transferlib.cli.preview import cheaper_lines, look, plan_job, plan_lines, t
 from transferlib.cli.request import Request
 from transferlib.cli.resolve import Resolved, resolve_spec
 from transferlib.cli.words import count, duration
-from transferlib.comparison.machine import Machine
-from transferlib.comparison.plan import Plan
 from transferlib.data.listing import Listing
 from transferlib.errors import UsageError
+from transferlib.planning.machine import Machine
+from transferlib.planning.option_notes import decide_metric
+from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder, write_atomic
 from transferlib.spec import JobSpec
 
@@ -34,8 +35,9 @@ def run_request(request: Request) -> int:
     resolved = _resolve(request)
     for note in resolved.notes:
         say(note)
-    spec, target = resolved.spec, target_of(request)
-    listing = look(spec)
+    target = target_of(request)
+    listing = look(resolved.spec)
+    spec = decide_metric(resolved.spec, listing)
     machine = target.look(spec)
     plan = plan_job(spec, listing, machine, is_exact=request.is_dry_run)
     if request.is_dry_run:
@@ -60,8 +62,9 @@ def preview(request: Request) -> int:
     resolved = _resolve(request)
     for note in resolved.notes:
         say(note)
-    spec, target = resolved.spec, target_of(request)
-    listing = look(spec)
+    target = target_of(request)
+    listing = look(resolved.spec)
+    spec = decide_metric(resolved.spec, listing)
     machine = target.look(spec)
     plan = plan_job(spec, listing, machine, is_exact=True)
     print("\n".join(_preview_lines(request, spec, listing, machine, plan)))

@@ -4,53 +4,137 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.tables import fit_columns, text_table
 from transferlib.cli.words import count, duration
-from transferlib.comparison.plan import Plan
-from transferlib.errors import UsageError
+from transferlib.errors import RunFolderError, UsageError
+from transferlib.planning.plan import Plan
 from transferlib.records import TrialResult
 from transferlib.runs import RunFolder, read_json
 from transferlib.submissions import Submission
 
 NO_VALUE = "-"
-HEADER = ["arm", "val acc", "test acc", "log-loss", "rate", "trained", "time", "macro-F1", "ECE", "images/s", "failed"]
-"""The most wanted first: a narrow terminal shows as many as fit. Time is of training one chosen trial."""
+LABEL_WIDTH = 13
+LEADERBOARD_SCHEMA = 2
+HEADER = [
+    "arm",
+    "val",
+    "test",
+    "95 % limits",
+    "log-loss",
+    "rate",
+    "trained",
+    "GFLOP",
+    "time",
+    "ECE",
+    "images/s",
+    "failed",
+]
+"""The most wanted first: a narrow terminal shows as many as fit. Operations and time are of training one trial."""
 EDGE_NOTE = "* at the edge of the rates tried: a rate beyond it may do better (--lr-candidates)."
+METRIC_WORDS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "log_loss": "log-loss",
+}
 
 
-def result_lines(run: RunFolder, plan: Plan, width: int) -> Iterator[str]:
+def result_lines(run: RunFolder, width: int) -> Iterator[str]:
     """Yield the leaderboard, the verdict and the files of a run that is done.
 
     Args:
         run: Its folder.
-        plan: Its plan.
         width: Of the terminal, characters.
     """
-    leaderboard, chosen = read_json(run.leaderboard("json")), read_json(run.choice)["chosen"]
+    leaderboard = read_leaderboard(run)
+    chosen = (read_json(run.choice) or {}).get("chosen", ())
     edges = {(trial["arm"], str(trial["seed"])) for trial in chosen if trial["edge"] in ("lowest", "highest")}
     yield from leaderboard_lines(leaderboard, edges, width)
     if edges:
         yield EDGE_NOTE
+    verdict = leaderboard["verdict"]
+    for sentence in (*verdict["sentences"], *verdict["notes"]):
+        yield ""
+        yield from _wrapped(sentence, width)
     yield ""
-    yield from textwrap.wrap(leaderboard["verdict"], width, break_long_words=False, break_on_hyphens=False)
-    yield ""
-    yield f"Report       {shown(run.report)}"
-    model = best_model(run, leaderboard, chosen)
-    for label, path in (("Model", model), ("Predictions", run.predictions)):
-        if path is not None:
-            yield f"{label:<13}{_place(run, path)}"
+    if (model := leaderboard["model"]) is not None:
+        yield from _model_lines(run, leaderboard, model, width)
+    for label, path in (("Report", run.report), ("Predictions", run.predictions)):
+        yield f"{label:<{LABEL_WIDTH}}{_place(run, path)}"
 
 
-def _place(run: RunFolder, path: Path) -> str:
+def is_of_older_version(run: RunFolder) -> bool:
+    """Return whether a run has a result of an older version, which can be written anew from its predictions."""
+    leaderboard = read_json(run.leaderboard("json"))
+    return leaderboard is not None and leaderboard.get("schema") != LEADERBOARD_SCHEMA
+
+
+def read_leaderboard(run: RunFolder) -> dict[str, Any]:
+    """Return `leaderboard.json`.
+
+    Raises:
+        RunFolderError: It is of an older version, which named another model.
+    """
+    leaderboard: dict[str, Any] = read_json(run.leaderboard("json"))
+    if is_of_older_version(run):
+        raise RunFolderError(
+            f"The result of {run.run_id} was written by an older version (leaderboard.json has schema "
+            f"{leaderboard.get('schema')}, this reads {LEADERBOARD_SCHEMA}). `submit {run.verb} --resume {run.run_id}` "
+            "writes it anew; nothing is trained again."
+        )
+    return leaderboard
+
+
+def result_json(run: RunFolder) -> dict[str, Any]:
+    """Return what `--json` says of a result: where the model is, and the leaderboard; both null without one."""
+    leaderboard = read_json(run.leaderboard("json"))
+    model = (leaderboard or {}).get("model")
+    return {"model": None if model is None else _place(run, run.path / model["path"], is_absolute=True)} | {
+        "leaderboard": leaderboard
+    }
+
+
+def model_text(run: RunFolder) -> str | None:
+    """Return which model a run hands over, in a line; None where there is none yet."""
+    leaderboard = read_json(run.leaderboard("json")) or {}
+    model = leaderboard.get("model")
+    if model is None:
+        return None
+    name = METRIC_WORDS[leaderboard["metric"]]
+    on_test = "" if model["test"] is None else f", {model['test']['value']:.3f} on test"
+    return f"{model['arm']}, seed {model['seed']}: {name} {model['val']:.3f} on validation{on_test}"
+
+
+def _model_lines(run: RunFolder, leaderboard: Mapping[str, Any], model: Mapping[str, Any], width: int) -> Iterator[str]:
+    """Yield the model handed over, and what its figure is to be held against."""
+    name = METRIC_WORDS[leaderboard["metric"]]
+    yield f"{'Model':<{LABEL_WIDTH}}{_place(run, run.path / model['path'])}"
+    test, chance = model["test"], leaderboard["chance"]
+    text = f"{model['arm']}, seed {model['seed']}: best on validation of all ({name} {model['val']:.3f})"
+    if test is not None:
+        text += f"; on test {test['value']:.3f}, between {test['low']:.3f} and {test['high']:.3f}"
+    if chance is not None:
+        text += f"; chance is {chance['value']:.3f}"
+    yield from _wrapped(f"{text}.", width, indent=LABEL_WIDTH)
+
+
+def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
+    space = " " * indent
+    return textwrap.wrap(
+        text, width, break_long_words=False, break_on_hyphens=False, initial_indent=space, subsequent_indent=space
+    )
+
+
+def _place(run: RunFolder, path: Path, *, is_absolute: bool = False) -> str:
     """Return where a file of a run is: here, or in the storage that the folder here mirrors the small files of."""
     submission = Submission.load(run)
     if path.exists() or submission is None or submission.storage is None:
-        return shown(path)
+        return str(path) if is_absolute else shown(path)
     return f"{submission.storage.rstrip('/')}/{run.run_id}/{path.relative_to(run.path).as_posix()}"
 
 
@@ -58,44 +142,42 @@ def leaderboard_lines(leaderboard: Mapping[str, Any], edges: Collection[tuple[st
     """Yield the result table: ordered by validation, with test beside it.
 
     Args:
-        leaderboard: `leaderboard.json`, schema 1.
+        leaderboard: `leaderboard.json`, schema 2.
         edges: Arms and seeds whose rate lies at the edge of its grid.
         width: Of the terminal, characters.
     """
+    metric = leaderboard["metric"]
     rows = [
         [
             arm["arm"],
-            spread(arm["val"]["accuracy"]),
-            spread(arm["accuracy"]),
+            mean(arm["val"][metric]),
+            mean(arm[metric]),
+            limits(arm[metric]),
             mean(arm["log_loss"]),
             _rates(arm, edges),
             _millions(arm["trained_parameters"]),
+            f"{arm['train_flops'] / 1e9:,.0f}",
             duration(arm["seconds"]),
-            mean(arm["macro_f1"]),
             mean(arm["ece"]),
             f"{arm['images_per_s']:,.0f}",
             str(arm["trials"]["failed"] or ""),
         ]
         for arm in leaderboard["arms"]
     ]
-    header = HEADER
+    header = [f"{title} {METRIC_WORDS[metric]}" if title in ("val", "test") else title for title in HEADER]
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
     yield from fit_columns(header, rows, width)
 
 
-def spread(metric: Mapping[str, Any] | None) -> str:
-    """Return a metric over seeds as `0.953 ± 0.012`; without the spread where there is one seed."""
-    if metric is None or metric.get("mean") is None:
-        return NO_VALUE
-    std = metric.get("std")
-    several = len(metric.get("by_seed", {})) > 1 and std is not None
-    return f"{metric['mean']:.3f} ± {std:.3f}" if several else f"{metric['mean']:.3f}"
-
-
 def mean(metric: Mapping[str, Any] | None) -> str:
     """Return a metric's mean over seeds."""
     return NO_VALUE if metric is None or metric.get("mean") is None else f"{metric['mean']:.3f}"
+
+
+def limits(metric: Mapping[str, Any] | None) -> str:
+    """Return a metric's limits as `0.931 to 0.968`."""
+    return NO_VALUE if metric is None or metric.get("low") is None else f"{metric['low']:.3f} to {metric['high']:.3f}"
 
 
 def _rates(arm: Mapping[str, Any], edges: Collection[tuple[str, str]]) -> str:
@@ -106,32 +188,6 @@ def _rates(arm: Mapping[str, Any], edges: Collection[tuple[str, str]]) -> str:
 
 def _millions(number: int) -> str:
     return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number / 1e3:.1f}k"
-
-
-def best_model(run: RunFolder, leaderboard: Mapping[str, Any], chosen: Sequence[Mapping[str, Any]]) -> Path | None:
-    """Return the model file of the recommended arm, of the seed that is best on validation; None where there is none.
-
-    It need not be here where runs lie in a storage.
-
-    Args:
-        run: Its folder.
-        leaderboard: `leaderboard.json`; its first arm counts where `status.json` recommends none.
-        chosen: Of `choice.json`.
-    """
-    if not leaderboard["arms"]:
-        return None
-    arm = (read_json(run.status) or {}).get("recommended") or leaderboard["arms"][0]["arm"]
-    submission = Submission.load(run)
-    is_elsewhere = submission is not None and submission.storage is not None
-    trials = [
-        trial
-        for trial in chosen
-        if trial["arm"] == arm and (is_elsewhere or run.trial(trial["trial_id"]).best.exists())
-    ]
-    if not trials:
-        return None
-    best = max(trials, key=lambda trial: (trial["val_accuracy"], -trial["val_log_loss"]))
-    return run.trial(best["trial_id"]).best
 
 
 def shown(path: Path) -> str:

@@ -10,14 +10,14 @@ from typing import Any
 
 from transferlib.cli import words
 from transferlib.cli.options import FLAGS, Flag
-from transferlib.comparison.cheaper import make_cheaper_plan
-from transferlib.comparison.fit import check_weights
-from transferlib.comparison.machine import Machine
-from transferlib.comparison.plan import LONG_JOB_S, Plan, make_plan
 from transferlib.data.cache_dir import cache_folder
 from transferlib.data.listing import Listing
 from transferlib.data.sources import list_images
 from transferlib.errors import PlanError
+from transferlib.planning.cheaper import make_cheaper_plan
+from transferlib.planning.fit import check_weights
+from transferlib.planning.machine import Machine
+from transferlib.planning.plan import LONG_JOB_S, Plan, make_plan
 from transferlib.spec import JobSpec
 from transferlib.strategies.table import format_strategy_table, strategy_table
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from transferlib.addresses import HERE
 from transferlib.cli.attending import follow_job, leave_id, print_result, say, start_job, target_of
-from transferlib.cli.outcome import shown
+from transferlib.cli.outcome import is_of_older_version, shown
 from transferlib.cli.request import Request
 from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.run_state import RunState, read_state
 from transferlib.cli.run_view import RunView
 from transferlib.cli.words import count
-from transferlib.comparison.machine import Machine
-from transferlib.comparison.placement import count_slots
-from transferlib.comparison.plan import Plan
 from transferlib.errors import PlanError, RunFolderError, StorageError, UsageError
+from transferlib.planning.machine import Machine
+from transferlib.planning.placement import count_slots
+from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder, read_json
 from transferlib.spec import JobSpec
 from transferlib.submissions import Submission
@@ -46,9 +46,9 @@ def resume_run(request: Request) -> int:
     if spec.verb != request.verb:
         raise UsageError(f"{run.run_id} is a run of submit {spec.verb}. Use: submit {spec.verb} --resume {run.run_id}")
     status = read_json(run.status) or {}
-    if status.get("state") == "done":
+    if status.get("state") == "done" and not is_of_older_version(run):
         say(f"Run {run.run_id} is done already.")
-        print_result(request, run, plan, status.get("exit_code", 0))
+        print_result(request, run, status.get("exit_code", 0))
         return int(status.get("exit_code", 0))
     request = _as_before(request, run, submission)
     if request.address == HERE and before.ray in ("PENDING", "RUNNING") and submission is not None:

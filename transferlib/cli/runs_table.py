@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transferlib.cli.outcome import spread
 from transferlib.cli.run_state import GOING_ON, UNREACHABLE, RunState, read_state
 from transferlib.cli.run_view import RunView
 from transferlib.cli.tables import text_table
@@ -34,8 +33,8 @@ class RunRow:
     """Of the cluster that the job went to; None: it ran on this machine."""
     updated_at: float
     """Unix time."""
-    best: Mapping[str, Any] | None
-    """The first arm of the leaderboard."""
+    model: Mapping[str, Any] | None
+    """The model handed over, as `leaderboard.json` has it; None: there is none yet."""
     path: str
     message: str = ""
     """What it is doing, why it ended, or why it cannot be read."""
@@ -55,10 +54,10 @@ def find_runs(runs_dir: Path) -> Iterator[RunRow]:
             state = read_state(run) if submission is None else _look(run, submission, unreachable)
         except TransferlibError as error:
             submission, state = None, RunState(UNREADABLE, None, spec.stat().st_mtime, str(error))
-        arms = (read_json(run.leaderboard("json")) or {}).get("arms") or [None]
+        model = (read_json(run.leaderboard("json")) or {}).get("model")
         address = None if submission is None else submission.address
         yield RunRow(
-            *(run.run_id, state.state, state.exit_code, state.ray, address, state.updated_at, arms[0], str(run.path)),
+            *(run.run_id, state.state, state.exit_code, state.ray, address, state.updated_at, model, str(run.path)),
             message=state.message,
         )
 
@@ -91,9 +90,10 @@ def runs_lines(rows: list[RunRow]) -> list[str]:
             row.state if row.ray in (None, "RUNNING") else f"{row.state} (Ray: {row.ray.lower()})",
             "" if row.exit_code is None else str(row.exit_code),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(row.updated_at)) if row.updated_at else "",
-            row.best["arm"] if row.best else "",
-            spread(row.best["val"]["accuracy"]) if row.best else "",
+            f"{row.model['arm']} s{row.model['seed']}" if row.model else "",
+            f"{row.model['val']:.3f}" if row.model else "",
+            f"{row.model['test']['value']:.3f}" if row.model and row.model["test"] else "",
         ]
         for row in rows
     ]
-    return text_table(["run", "state", "exit", "changed", "best arm", "val acc"], cells, left=5)
+    return text_table(["run", "state", "exit", "changed", "model", "val", "test"], cells, left=5)

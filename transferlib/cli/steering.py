@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from transferlib.cli.following import Follower, LineReader, Snapshot
-from transferlib.cli.outcome import result_lines, shown
+from transferlib.cli.outcome import model_text, result_json, result_lines, shown
 from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.run_state import RunState
 from transferlib.cli.run_view import RunView
 from transferlib.cli.words import ago, count, duration, listed
-from transferlib.comparison.plan import Plan
 from transferlib.errors import RunFolderError, TransferlibError, unknown_name
-from transferlib.runs import RunFolder, read_json
+from transferlib.planning.plan import Plan
+from transferlib.runs import RunFolder
 from transferlib.submissions import Submission
 
 EXIT_TIMEOUT = 124
@@ -90,8 +90,10 @@ def status_lines(run: RunFolder, state: RunState) -> Iterator[str]:
     if snapshot is not None:
         yield from _row("trials", _trials_text(snapshot))
         best = max(snapshot.rows, key=lambda row: row.best or 0.0)
-        if best.best is not None:
-            yield from _row("best", f"{best.trial.trial_id} {best.best:.3f} on validation")
+        if (model := model_text(run)) is not None:
+            yield from _row("model", model)
+        elif best.best is not None:
+            yield from _row("best", f"{best.trial.trial_id}, accuracy {best.best:.3f} on validation so far")
     submission = Submission.load(run)
     if submission is not None:
         yield from _row("job", f"{submission.submission_id} at {submission.address}, {ray_words(state.ray)}")
@@ -191,13 +193,13 @@ def print_result(run: RunFolder, state: RunState, *, as_json: bool, width: int) 
     """
     board = run.leaderboard("json")
     if as_json:
-        print(json.dumps({**state_json(run, state), "leaderboard": read_json(board)}, indent=2))
+        print(json.dumps({**state_json(run, state), **result_json(run)}, indent=2))
         return
     if not board.exists():
         print(f"Run {run.run_id} has no result.", file=sys.stderr)
         print("\n".join(status_lines(run, state)), file=sys.stderr)
         return
-    for line in result_lines(run, Plan.from_json(run.plan.read_text()), width):
+    for line in result_lines(run, width):
         print(line)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from transferlib.comparison.machine import Machine, detect_machine
-from transferlib.comparison.plan import Plan
+from transferlib.planning.machine import Machine, detect_machine
+from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder
 from transferlib.spec import JobSpec
 

@@ -1,1 +1,1 @@
-"""The protocol: arms by seeds by rates, the plan that fits them to a machine, the choice, the table and the verdict."""
+"""The protocol and its statistics: the choice, the leaderboard, what may be said of the arms. No torch, no Ray."""

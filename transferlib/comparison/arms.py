@@ -1,4 +1,4 @@
-"""What each arm reached: the chosen trials' metrics over seeds, and what training them took."""
+"""What each arm reached: the chosen trials' metrics over seeds with their intervals, and what training them took."""
 
 from __future__ import annotations
 
@@ -6,47 +6,49 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
-from transferlib.comparison.choose import Choice, ChosenTrial
+import numpy as np
+
+from transferlib.comparison.choose import METRIC_WORDS, Choice, ChosenTrial
 from transferlib.comparison.results import RunResults
-from transferlib.evaluation.metrics import METRIC_NAMES, Metrics
-from transferlib.records import TrialResult
+from transferlib.comparison.statistics import arm_interval, seed_std
+from transferlib.comparison.variance import Spread
+from transferlib.evaluation.metrics import METRIC_NAMES
+from transferlib.models.flops import training_flops_per_image
+from transferlib.models.stages import stage_names
+from transferlib.names import LOWER_IS_BETTER, METRICS
+from transferlib.strategies import get_strategy
 
-RANKED_BY = "mean over seeds of validation accuracy, then of validation log-loss"
+SHARES = frozenset(METRICS) - {"log_loss"}
+"""Metrics between 0 and 1."""
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Hold one metric over seeds."""
+class Figure:
+    """Hold one metric of one arm on one split, over its seeds."""
 
     by_seed: Mapping[int, float]
+    low: float | None = None
+    """95 % limits that hold for all arms at once; None for a metric that is no mean over images (ECE), and top-5."""
+    high: float | None = None
+    seed_std: float | None = None
+    """Spread over seeds, the images' share taken out; None with one seed."""
 
     @property
-    def mean(self) -> float | None:
-        """Return the mean over seeds; None without any."""
-        return statistics.fmean(self.by_seed.values()) if self.by_seed else None
-
-    @property
-    def std(self) -> float | None:
-        """Return the standard deviation over seeds with n - 1 in the denominator; None with fewer than two."""
-        return statistics.stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
+    def mean(self) -> float:
+        """Return the mean over seeds."""
+        return statistics.fmean(self.by_seed.values())
 
     def to_plain(self) -> dict[str, Any]:
-        """Return `mean`, `std` and `by_seed` for JSON."""
+        """Return it for JSON."""
         return {
             "mean": self.mean,
-            "std": self.std,
+            "low": self.low,
+            "high": self.high,
+            "seed_std": self.seed_std,
             "by_seed": {str(seed): value for seed, value in self.by_seed.items()},
         }
-
-    @classmethod
-    def of(cls, metrics: Mapping[int, Metrics], name: str) -> Self | None:
-        """Return a metric's spread; None where the metric is not defined (top-5 of few classes)."""
-        values = {seed: found.value(name) for seed, found in sorted(metrics.items())}
-        if values and all(value is None for value in values.values()):
-            return None
-        return cls({seed: value for seed, value in values.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,15 @@ class ArmResult:
     arm: str
     architecture: str
     strategy: str
+    metric: str
+    """Ranks the arms."""
     chosen: tuple[ChosenTrial, ...]
     """One a seed, in the order of seeds; fewer where all candidates of a seed failed."""
-    val_metrics: Mapping[int, Metrics]
-    """By seed."""
-    test_metrics: Mapping[int, Metrics]
-    """By seed; empty until the test set was read."""
+    figures: Mapping[str, Mapping[str, Figure]]
+    """By split, then metric; no test until it was read, nothing for what is not defined (top-5 of few classes)."""
     trained_parameters: int
+    train_flops: float
+    """Floating-point operations of training one chosen trial: forward, backward, what is frozen forward only. Mean."""
     seconds: float
     """Mean wall seconds of training one chosen trial; its search is not in it."""
     images_per_s: float
@@ -75,37 +79,29 @@ class ArmResult:
     total_seconds: float
     """Wall seconds of all the arm's trials, the search included."""
 
-    def spread(self, split: str, name: str) -> Spread | None:
-        """Return a metric over seeds; None where it is not defined.
+    def figure(self, split: str, name: str) -> Figure | None:
+        """Return a metric over seeds; None where it is not defined, or the split was not read.
 
         Args:
             split: val or test.
             name: One of `METRIC_NAMES`.
         """
-        return Spread.of(self.val_metrics if split == "val" else self.test_metrics, name)
-
-    @property
-    def val_accuracy(self) -> Spread:
-        """Return validation accuracy over seeds, which ranks the arms."""
-        return Spread({trial.seed: trial.val_accuracy for trial in self.chosen})
+        return self.figures.get(split, {}).get(name)
 
     def rank_key(self) -> tuple[float, float, int, str]:
         """Return what the leaderboard is sorted by: validation alone, then the smaller training, then the name."""
-        log_loss = Spread({trial.seed: trial.val_log_loss for trial in self.chosen}).mean
-        accuracy = self.val_accuracy.mean
-        return (
-            math.inf if accuracy is None else -accuracy,
-            math.inf if log_loss is None else log_loss,
-            self.trained_parameters,
-            self.arm,
-        )
+        ranking, log_loss = self.figure("val", self.metric), self.figure("val", "log_loss")
+        if ranking is None or log_loss is None:
+            return math.inf, math.inf, self.trained_parameters, self.arm
+        value = ranking.mean if self.metric in LOWER_IS_BETTER else -ranking.mean
+        return value, log_loss.mean, self.trained_parameters, self.arm
 
     def to_plain(self) -> dict[str, Any]:
-        """Return one entry of `arms` in `leaderboard.json`, schema 1."""
+        """Return one entry of `arms` in `leaderboard.json`, schema 2."""
 
         def plain(split: str) -> dict[str, Any]:
-            spreads = {name: self.spread(split, name) for name in METRIC_NAMES}
-            return {name: None if spread is None else spread.to_plain() for name, spread in spreads.items()}
+            found = {name: self.figure(split, name) for name in METRIC_NAMES}
+            return {name: None if figure is None else figure.to_plain() for name, figure in found.items()}
 
         return {
             "arm": self.arm,
@@ -115,6 +111,7 @@ class ArmResult:
             "val": plain("val"),
             "lr": {str(trial.seed): trial.lr for trial in self.chosen},
             "trained_parameters": self.trained_parameters,
+            "train_flops": self.train_flops,
             "seconds": self.seconds,
             "images_per_s": self.images_per_s,
             "peak_memory_bytes": self.peak_memory_bytes,
@@ -122,40 +119,75 @@ class ArmResult:
         }
 
 
+def ranked_by(metric: str) -> str:
+    """Return the rule of the leaderboard's order in words."""
+    ties = "" if metric == "log_loss" else ", then of validation log-loss"
+    return f"mean over seeds of validation {METRIC_WORDS[metric]}{ties}"
+
+
 def build_arms(found: RunResults, choice: Choice) -> tuple[ArmResult, ...]:
     """Return every planned arm, best on validation first; one without a result comes last.
 
     Args:
-        found: The trials and their metrics.
+        found: The trials and their scores.
         choice: On validation.
     """
     names = dict.fromkeys((trial.arm, trial.architecture, trial.strategy) for trial in found.trials)
-    arms = (_build_arm(*name, found, [trial for trial in choice.chosen if trial.arm == name[0]]) for name in names)
+    chosen = {name[0]: [trial for trial in choice.chosen if trial.arm == name[0]] for name in names}
+    num_arms = sum(bool(trials) for trials in chosen.values())
+    arms = (_build_arm(*name, found, chosen[name[0]], num_arms) for name in names)
     return tuple(sorted(arms, key=ArmResult.rank_key))
 
 
 def _build_arm(
-    arm: str, architecture: str, strategy: str, found: RunResults, chosen: Sequence[ChosenTrial]
+    arm: str, architecture: str, strategy: str, found: RunResults, chosen: Sequence[ChosenTrial], num_arms: int
 ) -> ArmResult:
     ended = [result for result in found.results.values() if result.arm == arm]
-    kept: list[TrialResult] = [found.results[trial.trial_id] for trial in chosen]
+    kept = [found.results[trial.trial_id] for trial in chosen]
+    flops = _flops_per_image(found, architecture, strategy)
 
-    def metrics(split: str) -> dict[int, Metrics]:
-        pairs = {trial.seed: found.metrics.get((trial.trial_id, split)) for trial in chosen}
-        return {seed: value for seed, value in pairs.items() if value is not None}
+    def mean_of(values: Sequence[float]) -> float:
+        return statistics.fmean(values) if values else 0.0
 
     return ArmResult(
         arm=arm,
         architecture=architecture,
         strategy=strategy,
+        metric=found.metric,
         chosen=tuple(chosen),
-        val_metrics=metrics("val"),
-        test_metrics=metrics("test"),
+        figures={split: _figures(found, chosen, split, num_arms) for split in ("val", "test")},
         trained_parameters=max((result.trained_parameters for result in ended), default=0),
-        seconds=statistics.fmean(result.seconds for result in kept) if kept else 0.0,
-        images_per_s=statistics.fmean(result.images_per_s for result in kept) if kept else 0.0,
+        train_flops=mean_of([flops * result.epochs * found.num_train_images for result in kept]),
+        seconds=mean_of([result.seconds for result in kept]),
+        images_per_s=mean_of([result.images_per_s for result in kept]),
         peak_memory_bytes=max((result.peak_memory_bytes for result in kept), default=0),
         num_done=sum(result.state == "done" for result in ended),
         num_failed=sum(result.state == "failed" for result in ended),
         total_seconds=sum(result.seconds for result in ended),
     )
+
+
+def _flops_per_image(found: RunResults, architecture: str, strategy: str) -> float:
+    factors = get_strategy(strategy).stage_factors(stage_names(architecture), found.spec.strategies)
+    return training_flops_per_image(architecture, factors, found.spec.data.image_size, num_classes=len(found.classes))
+
+
+def _figures(found: RunResults, chosen: Sequence[ChosenTrial], split: str, num_arms: int) -> dict[str, Figure]:
+    """Return each metric that is defined; empty where a split was not read by all of the arm's chosen trials."""
+    scores = {trial.seed: found.scores.get((trial.trial_id, split)) for trial in chosen}
+    read = {seed: score for seed, score in sorted(scores.items()) if score is not None}
+    if not read or len(read) < len(scores):
+        return {}
+    figures = {}
+    for name in METRIC_NAMES:
+        values = {seed: score.metrics.value(name) for seed, score in read.items()}
+        by_seed = {seed: value for seed, value in values.items() if value is not None}
+        if not by_seed:
+            continue
+        figures[name] = Figure(by_seed)
+        if name in METRICS:
+            rows = found.splits[split].rows(name)
+            spread = Spread.of(np.stack([score.values[name] for score in read.values()]), rows)
+            low, high = arm_interval(spread, rows, num_arms, is_share=name in SHARES)
+            figures[name] = Figure(by_seed, float(low), float(high), seed_std(spread))
+    return figures

@@ -1,55 +1,69 @@
-"""The choice: one learning rate an arm and seed, on validation alone, saved before the test set is read."""
+"""The choice, on validation alone, saved before test is read: a rate an arm and seed, and the model handed over."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from transferlib.comparison.results import RunResults, read_results
 from transferlib.errors import RunFolderError
 from transferlib.evaluation.metrics import Metrics
-from transferlib.records import TrialResult, TrialSpec
+from transferlib.names import LOWER_IS_BETTER
+from transferlib.records import Keyed, TrialKey, TrialResult, TrialSpec
 from transferlib.runs import RunFolder, read_json, write_json
 
-SCHEMA = 1
-SELECTED_BY = "validation accuracy, then log-loss, then the smaller rate"
+SCHEMA = 2
+METRIC_WORDS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "log_loss": "log-loss",
+}
 
 Edge = Literal["inside", "lowest", "highest", "no grid"]
 """Where a chosen rate lies among the planned ones of its arm; "no grid" with one candidate."""
 
 
 @dataclass(frozen=True)
-class ChosenTrial:
-    """Name the candidate that an arm goes on with for one seed."""
+class Candidate(Keyed):
+    """Say what one finished trial reached on validation."""
 
-    arm: str
-    seed: int
-    trial_id: str
-    candidate: int
+    key: TrialKey
     lr: float
-    edge: Edge
-    val_accuracy: float
+    val: float
+    """The metric that chooses."""
     val_log_loss: float
+    """Mean negative log-likelihood, nat; breaks ties."""
+    num_parameters: int
+    """Of its network; breaks ties between networks."""
 
 
 @dataclass(frozen=True)
-class FailedTrial:
+class ChosenTrial(Candidate):
+    """Name the candidate that an arm goes on with for one seed."""
+
+    edge: Edge
+
+
+@dataclass(frozen=True)
+class FailedTrial(Keyed):
     """Name a trial without a result, and say why it has none."""
 
-    arm: str
-    seed: int
-    trial_id: str
-    candidate: int
+    key: TrialKey
     lr: float
     reason: str
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Hold the chosen trial of each arm and seed that has one, and every trial that failed."""
+    """Hold the chosen trial of each arm and seed that has one, the model handed over, and every trial that failed."""
 
     run: str
+    metric: str
+    """What chose; one of `names.METRICS`."""
+    candidates: tuple[Candidate, ...]
+    """Every trial that is done, by key."""
     chosen: tuple[ChosenTrial, ...]
     failed: tuple[FailedTrial, ...]
     without_result: tuple[tuple[str, int], ...]
@@ -62,69 +76,119 @@ class Choice:
         """Return the chosen trials, which are to read the test set."""
         return tuple(trial.trial_id for trial in self.chosen)
 
+    @property
+    def model(self) -> ChosenTrial | None:
+        """Return the trained model handed over: best on validation over all arms and seeds; None without any.
+
+        It depends on neither the test set nor on seconds, so its figure on test is unbiased.
+
+        Source: CONTRACT, Choosing.
+        """
+        return min(self.chosen, key=lambda trial: _order(trial, self.metric), default=None)
+
     def to_plain(self) -> dict[str, Any]:
         """Return the content of `choice.json`."""
         return {
             "schema": SCHEMA,
             "run": self.run,
-            "selected_by": SELECTED_BY,
-            "chosen": [asdict(trial) for trial in self.chosen],
-            "failed": [asdict(trial) for trial in self.failed],
+            "metric": self.metric,
+            "selected_by": selected_by(self.metric),
+            "model": None if self.model is None else self.model.trial_id,
+            "chosen": [trial.to_plain() for trial in self.chosen],
+            "candidates": [trial.to_plain() for trial in self.candidates],
+            "failed": [trial.to_plain() for trial in self.failed],
             "without_result": [{"arm": arm, "seed": seed} for arm, seed in self.without_result],
             "grids": {arm: list(rates) for arm, rates in self.grids.items()},
         }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """Read what `to_plain` returned.
+        """Read what `to_plain` returned, now or in schema 1, whose metric was accuracy.
 
         Raises:
             RunFolderError: It is of another schema.
         """
-        if plain.get("schema") != SCHEMA:
-            raise RunFolderError(f"choice.json has schema {plain.get('schema')}; this version reads {SCHEMA}.")
+        schema = plain.get("schema")
+        if schema not in (1, SCHEMA):
+            raise RunFolderError(f"choice.json has schema {schema}; this version reads 1 and {SCHEMA}.")
+        chosen = plain["chosen"] if schema == SCHEMA else [_from_schema_1(trial) for trial in plain["chosen"]]
+        failed = plain["failed"] if schema == SCHEMA else [_from_schema_1(trial) for trial in plain["failed"]]
         return cls(
             run=plain["run"],
-            chosen=tuple(ChosenTrial(**trial) for trial in plain["chosen"]),
-            failed=tuple(FailedTrial(**trial) for trial in plain["failed"]),
+            metric=plain.get("metric", "accuracy"),
+            candidates=tuple(Candidate.from_plain(trial) for trial in plain.get("candidates", ())),
+            chosen=tuple(ChosenTrial.from_plain(trial) for trial in chosen),
+            failed=tuple(FailedTrial.from_plain(trial) for trial in failed),
             without_result=tuple((entry["arm"], entry["seed"]) for entry in plain["without_result"]),
             grids={arm: tuple(rates) for arm, rates in plain["grids"].items()},
         )
 
 
+def selected_by(metric: str) -> str:
+    """Return the rule in words."""
+    ties = "the smaller rate" if metric == "log_loss" else "log-loss, then the smaller rate"
+    return f"validation {METRIC_WORDS[metric]}, then {ties}"
+
+
+def _from_schema_1(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trial of an old choice.json with the key's parts and the figures under their names of now."""
+    key = TrialKey.parse(trial["trial_id"])
+    plain = {**trial, "architecture": key.architecture, "strategy": key.strategy}
+    if "val_accuracy" in plain:
+        plain |= {"val": plain.pop("val_accuracy"), "num_parameters": 0}
+    return plain
+
+
+def _order(trial: Candidate, metric: str) -> tuple[float, float, int, float, TrialKey]:
+    value = trial.val if metric in LOWER_IS_BETTER else -trial.val
+    return (value, trial.val_log_loss, trial.num_parameters, trial.lr, trial.key)
+
+
 def choose(
-    run_id: str, trials: Sequence[TrialSpec], results: Mapping[str, TrialResult], val: Mapping[str, Metrics]
+    run_id: str,
+    trials: Sequence[TrialSpec],
+    results: Mapping[str, TrialResult],
+    val: Mapping[str, Metrics],
+    metric: str = "accuracy",
 ) -> Choice:
     """Choose, per arm and seed, the candidate that is best on validation.
 
-    Best is the highest accuracy, then the lowest log-loss, then the smaller rate. A trial that failed cannot be
-    chosen; it is listed with its reason. A trial that has not ended is passed over.
+    Best is by the metric, then the lowest log-loss, then the network with fewer parameters, then the smaller rate. A
+    trial that failed cannot be chosen; it is listed with its reason. A trial that has not ended is passed over.
 
     Args:
         run_id: The run's id.
         trials: All that were planned.
         results: How trials ended, by trial id.
         val: Metrics on validation of every trial that is done, by trial id.
+        metric: One of `names.METRICS`.
     """
     grids: dict[str, tuple[float, ...]] = {}
-    groups: dict[tuple[str, int], list[TrialSpec]] = {}
+    groups: dict[TrialKey, list[TrialSpec]] = {}
+    candidates: dict[TrialKey, Candidate] = {}
     for trial in trials:
         grids[trial.arm] = tuple(sorted({*grids.get(trial.arm, ()), trial.lr}))
-        groups.setdefault((trial.arm, trial.seed), []).append(trial)
+        groups.setdefault(replace(trial.key, candidate=0), []).append(trial)
+        if _state(results, trial) == "done":
+            found = val[trial.trial_id]
+            number = results[trial.trial_id].total_parameters
+            value = float(getattr(found, metric))
+            candidates[trial.key] = Candidate(trial.key, trial.lr, value, found.log_loss, number)
     chosen, without_result = [], []
-    for key, candidates in sorted(groups.items()):
-        done = [trial for trial in candidates if _state(results, trial) == "done"]
+    for key, group in sorted(groups.items()):
+        done = [candidates[trial.key] for trial in group if trial.key in candidates]
         if done:
-            best = min(done, key=lambda t: (-val[t.trial_id].accuracy, val[t.trial_id].log_loss, t.lr))
-            chosen.append(_chosen(best, val[best.trial_id], grids[best.arm]))
-        elif all(_state(results, trial) == "failed" for trial in candidates):
-            without_result.append(key)
+            best = min(done, key=lambda candidate: _order(candidate, metric))
+            chosen.append(ChosenTrial(**vars(best), edge=_edge(best.lr, grids[best.arm])))
+        elif all(_state(results, trial) == "failed" for trial in group):
+            without_result.append((key.arm, key.seed))
     failed = [
-        FailedTrial(t.arm, t.seed, t.trial_id, t.candidate, t.lr, results[t.trial_id].reason)
-        for t in sorted(trials, key=lambda t: (t.arm, t.seed, t.candidate))
-        if _state(results, t) == "failed"
+        FailedTrial(trial.key, trial.lr, results[trial.trial_id].reason)
+        for trial in sorted(trials, key=lambda trial: trial.key)
+        if _state(results, trial) == "failed"
     ]
-    return Choice(run_id, tuple(chosen), tuple(failed), tuple(without_result), grids)
+    all_done = tuple(candidates[key] for key in sorted(candidates))
+    return Choice(run_id, metric, all_done, tuple(chosen), tuple(failed), tuple(without_result), grids)
 
 
 def choose_candidates(run: RunFolder) -> Choice:
@@ -144,9 +208,9 @@ def choose_candidates(run: RunFolder) -> Choice:
             f"({', '.join(found.unfinished[:3])}); every candidate is trained before one is chosen."
         )
     choice = choose_from(found)
-    saved = read_json(run.choice)
-    if saved == choice.to_plain():
-        return choice
+    saved = read_choice(run)
+    if saved is not None and _decides_alike(saved, choice):
+        return saved
     test_read = sorted(path.parent.name for path in run.path.glob("trials/*/predictions-test.parquet"))
     if test_read:
         raise RunFolderError(
@@ -166,7 +230,7 @@ def read_choice(run: RunFolder) -> Choice | None:
 def choose_from(found: RunResults) -> Choice:
     """Return the choice on what a run has so far; nothing is saved."""
     val = {trial_id: metrics for (trial_id, split), metrics in found.metrics.items() if split == "val"}
-    return choose(found.run_id, found.trials, found.results, val)
+    return choose(found.run_id, found.trials, found.results, val, found.metric)
 
 
 def _state(results: Mapping[str, TrialResult], trial: TrialSpec) -> str:
@@ -174,21 +238,14 @@ def _state(results: Mapping[str, TrialResult], trial: TrialSpec) -> str:
     return "pending" if result is None else result.state
 
 
-def _chosen(trial: TrialSpec, val: Metrics, grid: Sequence[float]) -> ChosenTrial:
-    edge: Edge = "inside"
+def _decides_alike(one: Choice, other: Choice) -> bool:
+    """Return whether two choices name the same trials; an older version wrote less beside them."""
+    return (one.metric, one.trial_ids, one.failed) == (other.metric, other.trial_ids, other.failed)
+
+
+def _edge(lr: float, grid: Sequence[float]) -> Edge:
     if len(grid) == 1:
-        edge = "no grid"
-    elif trial.lr == grid[0]:
-        edge = "lowest"
-    elif trial.lr == grid[-1]:
-        edge = "highest"
-    return ChosenTrial(
-        arm=trial.arm,
-        seed=trial.seed,
-        trial_id=trial.trial_id,
-        candidate=trial.candidate,
-        lr=trial.lr,
-        edge=edge,
-        val_accuracy=val.accuracy,
-        val_log_loss=val.log_loss,
-    )
+        return "no grid"
+    if lr == grid[0]:
+        return "lowest"
+    return "highest" if lr == grid[-1] else "inside"

@@ -1,20 +1,58 @@
-"""The leaderboard: every arm with its figures on validation and test, ordered by validation, as JSON, CSV and text."""
+"""The leaderboard: every arm with its figures, what may be said of them, and the model handed over; JSON and text."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from transferlib.comparison import tables
-from transferlib.comparison.arms import RANKED_BY, ArmResult, build_arms
-from transferlib.comparison.choose import Choice, choose_from, read_choice
-from transferlib.comparison.results import RunResults, read_final_results, read_results
-from transferlib.comparison.verdict import Verdict, give_verdict
+from transferlib.comparison.arms import SHARES, ArmResult, build_arms, ranked_by
+from transferlib.comparison.choose import Choice, ChosenTrial, choose_from, read_choice
+from transferlib.comparison.results import RunResults, SplitImages, read_final_results, read_results
+from transferlib.comparison.statistics import (
+    ArmTable,
+    Interval,
+    Judgement,
+    PairStatement,
+    file_interval,
+    judge,
+    what_it_takes,
+)
+from transferlib.comparison.verdict import Evidence, Verdict, about_losses, give_verdict
 from transferlib.errors import DataError, RunFolderError
+from transferlib.names import LOWER_IS_BETTER
 from transferlib.runs import RunFolder, write_atomic, write_json
 
-SCHEMA = 1
+SCHEMA = 2
 """Of `leaderboard.json`; changes with its layout."""
+
+
+@dataclass(frozen=True)
+class HandedModel:
+    """Say which trained model a run hands over: the best on validation over all arms and seeds."""
+
+    trial: ChosenTrial
+    test: Interval | None
+    """The metric on test with 95 % limits, unbiased: nothing on test chose it. None until test was read."""
+
+    def to_plain(self, path: str) -> dict[str, Any]:
+        """Return `model` of `leaderboard.json`.
+
+        Args:
+            path: Of the file, relative to the run folder.
+        """
+        trial, test = self.trial, self.test
+        return {
+            "path": path,
+            "arm": trial.arm,
+            "seed": trial.seed,
+            "candidate": trial.candidate,
+            "val": trial.val,
+            "test": None if test is None else {"value": test.value, "low": test.low, "high": test.high},
+        }
 
 
 @dataclass(frozen=True)
@@ -22,11 +60,17 @@ class Comparison:
     """Hold the result of a run, or of what is finished of it."""
 
     run: str
+    metric: str
     arms: tuple[ArmResult, ...]
     """Best on validation first."""
     verdict: Verdict
     choice: Choice
+    judgement: Judgement | None
+    """On test; while the run has not ended on validation, over the seeds that all arms have finished. None: nothing."""
+    model: HandedModel | None
     classes: tuple[str, ...]
+    images: SplitImages
+    """Of the split that the judgement is on."""
     num_trials: int
     unfinished: tuple[str, ...]
     """Trials that have not ended; none in a finished run."""
@@ -39,72 +83,167 @@ class Comparison:
         return tuple(sorted({trial.seed for trial in self.choice.chosen}))
 
     @property
-    def recommended(self) -> ArmResult | None:
-        """Return the arm that the verdict names to be taken."""
-        return next((arm for arm in self.arms if arm.arm == self.verdict.recommended), None)
+    def ranked_by(self) -> str:
+        """Return the rule of the arms' order in words."""
+        return ranked_by(self.metric)
 
     def to_plain(self) -> dict[str, Any]:
-        """Return the content of `leaderboard.json`, schema 1."""
+        """Return the content of `leaderboard.json`, schema 2."""
+        verdict, judged = self.verdict, self.judgement
+        chance = None if judged is None else judged.chance
         return {
             "schema": SCHEMA,
             "run": self.run,
-            "ranked_by": RANKED_BY,
-            "verdict": self.verdict.text,
+            "metric": self.metric,
+            "ranked_by": self.ranked_by,
+            "verdict": {
+                "state": verdict.state,
+                "sentences": list(verdict.sentences),
+                "notes": list(verdict.notes),
+                "margin": verdict.margin,
+                "cheapest_good_enough": verdict.cheapest_good_enough,
+            },
+            "model": None if self.model is None else self.model.to_plain(RunFolder.MODEL),
+            "chance": None if chance is None else {"value": chance.value, "low": chance.low, "high": chance.high},
+            "images": {"test": len(self.images.labels)},
+            "pairs": [_plain_pair(pair) for pair in (judged.pairs if judged else ())],
             "arms": [arm.to_plain() for arm in self.arms],
         }
 
 
-def build_comparison(found: RunResults, choice: Choice, *, is_final: bool) -> Comparison:
-    """Bring trials, choice and metrics together.
+def _plain_pair(pair: PairStatement) -> dict[str, Any]:
+    fixed, anew = pair.these_models, pair.if_trained_again
+    return {
+        "a": pair.a,
+        "b": pair.b,
+        "difference": pair.difference,
+        "discordant_images": pair.num_discordant,
+        "these_models": {"low": fixed.low, "high": fixed.high, "p_holm": fixed.p_holm},
+        "if_trained_again": None
+        if anew is None
+        else {"low": anew.low, "high": anew.high, "df": anew.df, "p_holm": anew.p_holm},
+    }
+
+
+def build_comparison(found: RunResults, choice: Choice, *, is_final: bool, notes: Sequence[str] = ()) -> Comparison:
+    """Bring trials, choice and scores together.
 
     Args:
-        found: The trials and their metrics.
+        found: The trials and their scores.
         choice: On validation.
         is_final: Whether test figures must be there.
+        notes: Sentences for the verdict to end with.
 
     Raises:
-        DataError: A chosen trial has no metrics on test though the run is said to be final.
+        DataError: A chosen trial has no scores on test though the run is said to be final.
     """
-    unread = [trial.trial_id for trial in choice.chosen if (trial.trial_id, "test") not in found.metrics]
+    unread = [trial.trial_id for trial in choice.chosen if (trial.trial_id, "test") not in found.scores]
     if is_final and unread:
         raise DataError(f"{len(unread)} chosen trials have no predictions on test: {', '.join(unread[:3])}.")
     arms = build_arms(found, choice)
+    split = "test" if is_final else "val"
+    evidence = _evidence(found, arms, split)
+    missing = about_losses(arms, choice.failed, len(found.trials), len(found.unfinished))
+    if not is_final:
+        missing = [*_interim(found, evidence), *missing]
     return Comparison(
         run=found.run_id,
+        metric=found.metric,
         arms=arms,
-        verdict=give_verdict(arms, choice.failed, len(found.trials), len(found.unfinished)),
+        verdict=give_verdict(arms, evidence, [*missing, *notes]),
         choice=choice,
+        judgement=evidence.judgement,
+        model=_handed_model(found, choice, is_final=is_final),
         classes=found.classes,
+        images=found.splits[split],
         num_trials=len(found.trials),
         unfinished=found.unfinished,
         is_final=is_final,
     )
 
 
-def load_comparison(run: RunFolder) -> Comparison:
+def _evidence(found: RunResults, arms: Sequence[ArmResult], split: str) -> Evidence:
+    """Judge the arms on a split; while the run has not ended, over the seeds that all arms have finished."""
+    images, metric = found.splits[split], found.metric
+    with_result = [arm for arm in arms if arm.chosen]
+    seeds = {arm.arm: [trial.seed for trial in arm.chosen] for arm in with_result}
+    if split == "val" and found.unfinished:
+        complete = set.intersection(*map(set, seeds.values())) if seeds else set()
+        seeds = {arm: [seed for seed in of if seed in complete] for arm, of in seeds.items()}
+    measured = [
+        ArmTable(
+            arm.arm,
+            np.stack([found.scores[t.trial_id, split].values[metric] for t in arm.chosen if t.seed in seeds[arm.arm]]),
+        )
+        for arm in with_result
+        if seeds[arm.arm]
+    ]
+    judgement, needs, is_loss = None, None, metric in LOWER_IS_BETTER
+    if measured:
+        rows, chance = images.rows(metric), images.chance(metric)
+        judgement = judge(measured, rows, chance, lower_is_better=is_loss, is_share=metric in SHARES)
+        best_first = sorted(measured, key=lambda table: table.values.mean() * (1 if is_loss else -1))
+        if len(measured) > 1:
+            needs = what_it_takes(best_first[0], best_first[1], rows, len(judgement.pairs))
+    majority = found.classes[int(images.constant[0].argmax())]
+    margin = found.spec.comparison.margin
+    return Evidence(metric, margin, split, len(images.labels), majority, judgement, needs)
+
+
+def _interim(found: RunResults, evidence: Evidence) -> list[str]:
+    if not found.unfinished:
+        return ["The test set has not been read, so this is from validation, which flatters what was chosen on it."]
+    seeds = {arm.num_seeds for arm in evidence.judgement.arms} if evidence.judgement else {0}
+    return [
+        f"Not the end: {len(found.unfinished)} of {len(found.trials)} trials have not ended. This is from validation, "
+        f"over the {max(seeds)} seeds that all arms have finished, and may change."
+    ]
+
+
+def _handed_model(found: RunResults, choice: Choice, *, is_final: bool) -> HandedModel | None:
+    trial = choice.model
+    if trial is None:
+        return None
+    if not is_final:
+        return HandedModel(trial, None)
+    scores, rows = found.scores[trial.trial_id, "test"], found.splits["test"].rows(found.metric)
+    low, high = file_interval(scores.values[found.metric], rows, is_share=found.metric in SHARES)
+    return HandedModel(trial, Interval(float(getattr(scores.metrics, found.metric)), low, high))
+
+
+def load_comparison(run: RunFolder, notes: Sequence[str] = ()) -> Comparison:
     """Return a run's result from `predictions.parquet`; of an unfinished run, what its trials show on validation.
+
+    Args:
+        run: The run.
+        notes: Sentences for the verdict of a finished run to end with.
 
     Raises:
         DataError: Predictions are missing or are not the manifest's images.
     """
     choice = read_choice(run)
     if choice is not None and run.predictions.exists():
-        return build_comparison(read_final_results(run), choice, is_final=True)
+        found = read_final_results(run, choice.trial_ids)
+        return build_comparison(found, choice, is_final=True, notes=notes)
     found = read_results(run, ("val",))
     return build_comparison(found, choice or choose_from(found), is_final=False)
 
 
-def write_leaderboard(run: RunFolder) -> Comparison:
+def write_leaderboard(run: RunFolder, notes: Sequence[str] = ()) -> Comparison:
     """Write `leaderboard.json`, `.csv` and `.md` of a run whose predictions are joined.
+
+    Args:
+        run: The run.
+        notes: Sentences for the verdict to end with.
 
     Raises:
         DataError: Predictions are missing or are not the manifest's images.
         RunFolderError: No choice is saved, or the predictions are not joined yet.
     """
-    comparison = load_comparison(run)
+    comparison = load_comparison(run, notes)
     if not comparison.is_final:
         raise RunFolderError(f"{run.run_id} has no choice.json or no predictions.parquet yet, so no leaderboard.")
     write_json(run.leaderboard("json"), comparison.to_plain())
     write_atomic(run.leaderboard("csv"), tables.to_csv(comparison.arms))
-    write_atomic(run.leaderboard("md"), tables.to_markdown(comparison.arms, comparison.verdict.text, RANKED_BY))
+    write_atomic(run.leaderboard("md"), tables.to_markdown(comparison))
     return comparison

@@ -5,25 +5,32 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from transferlib.comparison.arms import ArmResult, Spread
+from transferlib.comparison.arms import ArmResult, Figure
+from transferlib.comparison.choose import METRIC_WORDS
 from transferlib.evaluation.metrics import METRIC_NAMES
 
+if TYPE_CHECKING:
+    from transferlib.comparison.leaderboard import Comparison
+
 NO_VALUE = "-"
+EDGE_NOTE = "* at the edge of the rates tried: a rate beyond it may do better (--lr-candidates)."
+PARTS = ("mean", "low", "high", "seed_std")
 
 
 def to_csv(arms: Sequence[ArmResult]) -> str:
-    """Return a row an arm, in the leaderboard's order: mean and std of each metric on test and val, and the cost."""
+    """Return a row an arm, in the leaderboard's order: each metric on val and test with its limits, and the cost."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     metrics = [(split, name) for split in ("val", "test") for name in METRIC_NAMES]
-    cost = ("trained_parameters", "seconds", "images_per_s", "peak_memory_bytes")
+    cost = ("trained_parameters", "train_flops", "seconds", "images_per_s", "peak_memory_bytes")
     header = ["arm", "architecture", "strategy", "num_seeds"]
-    header += [f"{split}_{name}_{part}" for split, name in metrics for part in ("mean", "std")]
+    header += [f"{split}_{name}_{part}" for split, name in metrics for part in PARTS]
     writer.writerow([*header, "lr", *cost, "trials_done", "trials_failed"])
     for arm in arms:
-        spreads = [arm.spread(*key) for key in metrics]
-        values = [value for spread in spreads for value in _mean_and_std(spread)]
+        figures = [arm.figure(*key) for key in metrics]
+        values = [None if figure is None else getattr(figure, part) for figure in figures for part in PARTS]
         rates = " ".join(f"{trial.seed}:{trial.lr!r}" for trial in arm.chosen)
         named = (arm.arm, arm.architecture, arm.strategy, len(arm.chosen))
         taken = (*(getattr(arm, name) for name in cost), arm.num_done, arm.num_failed)
@@ -31,19 +38,21 @@ def to_csv(arms: Sequence[ArmResult]) -> str:
     return text.getvalue()
 
 
-def to_markdown(arms: Sequence[ArmResult], verdict: str, ranked_by: str) -> str:
-    """Return the table for a reader, the verdict above it."""
-    top5 = [arm.spread("val", "top5") for arm in arms]
-    has_top5 = any(spread is not None and spread.by_seed for spread in top5)
-    header = ["arm", "val accuracy", "test accuracy", "balanced", "macro-F1", *(["top-5"] if has_top5 else [])]
-    header += ["log-loss", "ECE", "rates", "trained", "seconds", "images/s", "peak memory", "failed"]
+def to_markdown(comparison: Comparison) -> str:
+    """Return the verdict, the model and the table for a reader."""
+    arms, metric = comparison.arms, comparison.metric
+    has_top5 = any(arm.figure("val", "top5") for arm in arms)
+    names = [metric, *(name for name in METRIC_NAMES if name != metric and (has_top5 or name != "top5"))]
+    header = ["arm", f"val {METRIC_WORDS[metric]}", *(_title(name) for name in names)]
+    header += ["rates", "trained", "GFLOP", "seconds", "images/s", "peak memory", "failed"]
     rows = [
         [
             arm.arm,
-            spread_text(arm.spread("val", "accuracy")),
-            *(spread_text(arm.spread("test", name)) for name in METRIC_NAMES if has_top5 or name != "top5"),
+            figure_text(arm.figure("val", metric)),
+            *(figure_text(arm.figure("test", name)) for name in names),
             rates_text(arm),
             f"{arm.trained_parameters:,}",
+            f"{arm.train_flops / 1e9:,.0f}",
             f"{arm.seconds:,.1f}",
             f"{arm.images_per_s:,.0f}",
             f"{arm.peak_memory_bytes / 2**20:,.0f} MiB",
@@ -52,16 +61,46 @@ def to_markdown(arms: Sequence[ArmResult], verdict: str, ranked_by: str) -> str:
         for arm in arms
     ]
     lines = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
-    note = f"Ordered by the {ranked_by}; figures are on test unless the column says val. ± is the standard deviation"
-    return "\n".join([verdict, "", *lines, "", f"{note} over seeds.", ""])
+    notes = [
+        f"Ordered by the {comparison.ranked_by}; figures are on test unless the column says val.",
+        "In brackets: 95 % limits, for all arms at once.",
+        *([EDGE_NOTE] if any("*" in rates_text(arm) for arm in arms) else []),
+    ]
+    return "\n".join([comparison.verdict.text, "", *model_lines(comparison), "", *lines, "", *notes, ""])
 
 
-def spread_text(spread: Spread | None, digits: int = 3) -> str:
-    """Return `0.953 ± 0.012`; without the spread where there is one seed."""
-    if spread is None or spread.mean is None:
+def model_lines(comparison: Comparison) -> list[str]:
+    """Return what is said of the model handed over, and what it was measured on."""
+    model, images = comparison.model, comparison.images
+    judged, name = comparison.judgement, METRIC_WORDS[comparison.metric]
+    if model is None:
+        return []
+    trial = model.trial
+    value = f"{name} {trial.val:.3f} on validation"
+    if model.test is not None:
+        value += f", {model.test.value:.3f} ({model.test.low:.3f} to {model.test.high:.3f}) on test"
+    lines = [f"Model: {trial.arm}, seed {trial.seed}: {value}."]
+    if judged is not None:
+        majority = comparison.classes[int(images.constant[0].argmax())]
+        lines.append(
+            f"Chance (always {majority!r}): {name} {judged.chance.value:.3f} ({judged.chance.low:.3f} to "
+            f"{judged.chance.high:.3f})."
+        )
+        lines.append(
+            f"{len(images.labels):,} {'test' if comparison.is_final else 'validation'} images, "
+            f"{len(comparison.seeds)} seeds."
+        )
+    return lines
+
+
+def figure_text(figure: Figure | None, digits: int = 3) -> str:
+    """Return `0.953 (0.931 to 0.968)`; the mean alone where there are no limits."""
+    if figure is None:
         return NO_VALUE
-    mean = f"{spread.mean:.{digits}f}"
-    return mean if spread.std is None else f"{mean} ± {spread.std:.{digits}f}"
+    mean = f"{figure.mean:.{digits}f}"
+    if figure.low is None or figure.high is None:
+        return mean
+    return f"{mean} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"
 
 
 def rates_text(arm: ArmResult) -> str:
@@ -70,7 +109,5 @@ def rates_text(arm: ArmResult) -> str:
     return ", ".join(dict.fromkeys(marked)) or NO_VALUE
 
 
-def _mean_and_std(spread: Spread | None) -> tuple[float | str, float | str]:
-    if spread is None or spread.mean is None:
-        return "", ""
-    return spread.mean, "" if spread.std is None else spread.std
+def _title(name: str) -> str:
+    return METRIC_WORDS.get(name, {"top5": "top-5", "ece": "ECE"}.get(name, name))

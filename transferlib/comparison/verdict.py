@@ -1,144 +1,301 @@
-"""The verdict: which arm is best on validation, what it can be told apart from, and what is cheaper."""
+"""The verdict: what may be said of the strategies on test, by a rule fixed before the run, in words for a student.
+
+Absence of evidence is called open, never a tie; what an arm costs is counted in operations, not in seconds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from transferlib.comparison.arms import ArmResult
-from transferlib.comparison.choose import FailedTrial
+from transferlib.comparison.choose import METRIC_WORDS, FailedTrial
+from transferlib.comparison.statistics import MIN_SEEDS, ArmStatement, Judgement, Needs, PairStatement
+from transferlib.names import LOWER_IS_BETTER
+
+State = Literal["separated", "good_enough", "open", "few_seeds", "at_chance"]
 
 CHEAPER = 0.9
-"""An arm counts as cheaper below this share of the other's training seconds: seconds differ by a few percent anyway."""
+"""An arm counts as cheaper up to this share of the other's operations."""
+FEW_DISCORDANT = 5
+"""Below so many images that two arms treat unlike, no outcome could have told them apart: 2 * 0.5^5 > 0.05."""
+FEW_TEST_IMAGES = 150
+SPLIT_OF = {"val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Verdict:
     """Hold the sentences, and what they are about."""
 
+    state: State
     sentences: tuple[str, ...]
-    """The first names the best; the others say what it can be told apart from, what is cheaper and what is missing."""
-    recommended: str | None
-    """The arm to take; None where no arm has a result."""
+    """Of the strategies: what was told apart, what a cheaper one would cost, what would tell more."""
+    notes: tuple[str, ...]
+    """What limits it: trials that failed or have not ended, a test set that was read before."""
+    margin: float
     best: str | None
-    """First on validation."""
-    not_separated: tuple[str, ...]
-    """Arms that the seeds do not tell apart from the best."""
+    """Highest mean of the metric on test; None without a judgement."""
+    cheapest_good_enough: str | None
+    """What to train next time: the cheapest arm that is not worse than any other by more than the margin."""
 
     @property
     def text(self) -> str:
-        """Return the sentences as one."""
-        return " ".join(self.sentences)
+        """Return sentences and notes as one."""
+        return " ".join((*self.sentences, *self.notes))
 
 
-def are_separated(better: ArmResult, other: ArmResult) -> bool | None:
-    """Return whether two arms' spreads of validation accuracy over seeds lie apart; None where one has no spread.
+@dataclass(frozen=True)
+class Evidence:
+    """Hold what a verdict rests on."""
 
-    They do when mean - std of the better one is above mean + std of the other (std over seeds, n - 1); where they
-    touch, they do not. An arm with fewer than two seeds has no spread. This is a rule of thumb on a few seeds, no
-    test: it says what not to conclude.
-    """
-    high, low = better.val_accuracy, other.val_accuracy
-    if high.mean is None or low.mean is None or high.std is None or low.std is None:
-        return None
-    return high.mean - high.std > low.mean + low.std
+    metric: str
+    margin: float
+    split: str
+    """test; val while the run has not ended."""
+    num_images: int
+    majority: str
+    """What the predictor that looks at no image says."""
+    judgement: Judgement | None
+    """Of the arms that have a result; None without any."""
+    needs: Needs | None
+    """What would separate the two best arms."""
+
+    @property
+    def is_loss(self) -> bool:
+        """Return whether lower is better."""
+        return self.metric in LOWER_IS_BETTER
 
 
-def give_verdict(
-    arms: Sequence[ArmResult], failed: Sequence[FailedTrial], num_trials: int, num_unfinished: int = 0
-) -> Verdict:
-    """Say what the validation results show; figures on test have no part in it.
-
-    Among the arms that are not separated from the best, the cheapest in training seconds is recommended when it takes
-    less than `CHEAPER` of the best one's; otherwise the best is, as it is where no noise was measured.
+def give_verdict(arms: Sequence[ArmResult], evidence: Evidence, notes: Sequence[str]) -> Verdict:
+    """Say what the predictions show.
 
     Args:
         arms: Ranked, as `build_arms` returns them.
-        failed: Trials without a result.
-        num_trials: All that were planned.
-        num_unfinished: Trials that have not ended; the sentences then hold for now only.
+        evidence: What is known of them.
+        notes: Sentences to end with.
     """
-    ranked = [arm for arm in arms if arm.chosen]
-    losses = _about_losses(arms, failed, num_trials, num_unfinished)
-    if not ranked:
-        return Verdict(("No arm has a result.", *losses), None, None, ())
-    best, *others = ranked
-    tied = [arm for arm in others if are_separated(best, arm) is False]
-    cheapest = min([best, *tied], key=lambda arm: arm.seconds)
-    if cheapest.seconds >= CHEAPER * best.seconds:
-        cheapest = best
-    lead = f"{best.arm} is best on validation: {_accuracy(best)}."
+    judged = evidence.judgement
+    if judged is None:
+        return Verdict("open", ("No arm has a result.",), tuple(notes), evidence.margin, None, None)
+    words = _Words(evidence)
+    ordered = sorted(judged.arms, key=lambda arm: arm.mean if evidence.is_loss else -arm.mean)
+    best, *others = ordered
+    sentences: tuple[str, ...]
+    if not best.has_learnt:
+        sentences = (words.at_chance(best, is_only=not others), words.if_at_chance())
+        return Verdict("at_chance", sentences, tuple(notes), evidence.margin, None, None)
+    unlearnt = [arm for arm in others if not arm.has_learnt]
+    about_unlearnt = [words.unlearnt(unlearnt)] if unlearnt else []
     if not others:
-        lead = f"{best.arm} reaches {_accuracy(best)} on validation; there is no other arm to compare it with."
-    if all(len(arm.chosen) < 2 for arm in ranked):
-        told = [_about_one_seed(others, has_ended=not num_unfinished)]
-    else:
-        told = [*_about_noise(best, tied, others), *_about_cost(best, tied, cheapest)]
-    return Verdict((lead, *told, *losses), cheapest.arm, best.arm, tuple(arm.arm for arm in tied))
-
-
-def _accuracy(arm: ArmResult, *, brief: bool = False) -> str:
-    mean, std, count = arm.val_accuracy.mean, arm.val_accuracy.std, len(arm.chosen)
-    if brief:
-        return f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}"
-    return f"accuracy {mean:.3f}" if std is None else f"accuracy {mean:.3f} ± {std:.3f} over {count} seeds"
-
-
-def _about_one_seed(others: Sequence[ArmResult], *, has_ended: bool) -> str:
-    if not others:
-        return "With one seed, noise was not measured: another seed may give another figure."
-    runner_up = others[0]
-    return (
-        f"Next is {runner_up.arm} with {_accuracy(runner_up)}. With one seed, noise was not measured: a difference may "
-        f"be chance.{' Use --seeds 3 or more to know.' if has_ended else ''}"
+        state: State = "open" if best.num_seeds >= MIN_SEEDS else "few_seeds"
+        return Verdict(state, (words.alone(best),), tuple(notes), evidence.margin, best.arm, None)
+    pairs = [_oriented(judged, best.arm, other.arm) for other in others]
+    if min(arm.num_seeds for arm in ordered) < MIN_SEEDS:
+        sentences = (words.these_models(pairs), words.few_seeds(min(arm.num_seeds for arm in ordered)))
+        return Verdict("few_seeds", (*sentences, *about_unlearnt), tuple(notes), evidence.margin, best.arm, None)
+    cost = {arm.arm: arm.train_flops for arm in arms}
+    enough = _cheapest_good_enough(judged, cost, best.arm, evidence.margin)
+    is_separated = all(pair.is_separated for pair in pairs)
+    sentences = (
+        words.separation(best, pairs),
+        words.good_enough(enough, best, cost) if enough else words.open_cost(ordered, cost, best),
+        *about_unlearnt,
+        *([] if is_separated else [words.needs(pairs[0])]),
     )
+    state = "separated" if is_separated else "good_enough" if enough else "open"
+    return Verdict(state, sentences, tuple(notes), evidence.margin, best.arm, None if enough is None else enough.arm)
 
 
-def _about_noise(best: ArmResult, tied: Sequence[ArmResult], others: Sequence[ArmResult]) -> list[str]:
-    apart = [arm.arm for arm in others if are_separated(best, arm)]
-    unknown = [arm.arm for arm in others if are_separated(best, arm) is None]
-    sentences = []
-    # Those it is not separated from come last: the sentence on cost goes on from them.
-    if apart:
-        sentences.append(f"Its spread over seeds lies above that of {_listed(apart)}.")
-    if unknown:
-        lone = best.arm if len(best.chosen) < 2 else _listed(unknown)
-        sentences.append(
-            f"How it stands to {_listed(unknown)} is not known: with one seed of {lone}, noise was not measured."
+def _oriented(judged: Judgement, a: str, b: str) -> PairStatement:
+    """Return what is known of a minus b."""
+    for pair in judged.pairs:
+        if (pair.a, pair.b) == (a, b):
+            return pair
+        if (pair.a, pair.b) == (b, a):
+            return pair.swapped()
+    raise KeyError((a, b))
+
+
+def _cheapest_good_enough(judged: Judgement, cost: dict[str, float], best: str, margin: float) -> ArmStatement | None:
+    """Return the cheapest arm that is not worse than any other by more than the margin, if it saves something.
+
+    The arm that is best itself counts where no cheaper one does.
+    """
+    fitting = [arm for arm in judged.arms if arm.has_learnt and arm.at_worst is not None and arm.at_worst < margin]
+    cheaper = [arm for arm in fitting if arm.arm != best and cost[arm.arm] <= CHEAPER * cost[best]]
+    if cheaper:
+        return min(cheaper, key=lambda arm: (cost[arm.arm], arm.arm))
+    return next((arm for arm in fitting if arm.arm == best), None)
+
+
+class _Words:
+    """Write the sentences."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._is_loss = evidence.is_loss
+        self._name = METRIC_WORDS[evidence.metric]
+
+    def alone(self, arm: ArmStatement) -> str:
+        return f"{arm.arm} reaches {self._value(arm)}; there is no other arm to compare it with."
+
+    def at_chance(self, best: ArmStatement, *, is_only: bool) -> str:
+        who = f"{best.arm} has not learnt" if is_only else "No arm has learnt"
+        chance = self._evidence.judgement.chance.value if self._evidence.judgement else 0.0
+        which = "it is" if is_only else f"the best of them, {best.arm}, is"
+        return (
+            f"{who}: with {self._value(best)} {which} not told apart from always answering "
+            f"{self._evidence.majority!r} ({chance:.3f})."
         )
-    if tied:
-        named = _listed([f"{arm.arm} ({_accuracy(arm, brief=True)})" for arm in tied])
-        sentences.append(f"It is not separated from {named}: their spreads over seeds overlap.")
-    return sentences
+
+    def if_at_chance(self) -> str:
+        return "More epochs, other rates (--base-lr, --lr-candidates) or source weights that fit may change that."
+
+    def unlearnt(self, arms: Sequence[ArmStatement]) -> str:
+        verb = "has" if len(arms) == 1 else "have"
+        return (
+            f"{_listed([arm.arm for arm in arms])} {verb} not learnt: not told apart from always answering "
+            f"{self._evidence.majority!r}."
+        )
+
+    def separation(self, best: ArmStatement, pairs: Sequence[PairStatement]) -> str:
+        apart = [pair for pair in pairs if pair.is_separated]
+        together = [pair for pair in pairs if not pair.is_separated]
+        verb = "was" if self._evidence.split == "test" else "is so far"
+        if not apart:
+            closest = max(pairs, key=lambda pair: abs(pair.difference)) if len(pairs) > 1 else pairs[0]
+            of = "The two arms are" if len(pairs) == 1 else f"{best.arm} {verb} highest, but is"
+            return (
+                f"{of} not told apart: {'of' if len(pairs) == 1 else 'even'} {best.arm} over {closest.b} "
+                f"{'the difference is' if len(pairs) == 1 else 'is'} {self._gap(closest)}."
+            )
+        better = "lower in log-loss" if self._is_loss else "better"
+        told = f"{best.arm} is {better} than {_listed([f'{pair.b} by {self._gap(pair)}' for pair in apart])}"
+        if not together:
+            return f"{told}, should all be trained again on these training images."
+        open_ones = _listed([f"{pair.b} ({self._gap(pair)})" for pair in together])
+        return f"{told}, should they be trained again on these training images; it is not told apart from {open_ones}."
+
+    def these_models(self, pairs: Sequence[PairStatement]) -> str:
+        told = []
+        for pair in pairs:
+            found = pair.these_models
+            limits = f"{self._amount(pair.difference)} ({self._limits(found.low, found.high)})"
+            verb = "differs" if found.p_holm < 0.05 else "is not told apart"
+            told.append(f"{verb} from {pair.b} by {limits}" if verb == "differs" else f"{verb} from {pair.b}, {limits}")
+        return f"Of the models as trained, {pairs[0].a} {_listed(told)}."
+
+    def few_seeds(self, num_seeds: int) -> str:
+        return (
+            f"{'One seed says' if num_seeds == 1 else 'Two seeds say'} nothing of training again, which may turn this "
+            f"around: use {MIN_SEEDS} or more seeds (--seeds) to compare strategies."
+        )
+
+    def good_enough(self, enough: ArmStatement, best: ArmStatement, cost: dict[str, float]) -> str:
+        limit = self._amount(enough.at_worst or 0.0, signed=False)
+        margin = self._amount(self._evidence.margin, signed=False)
+        if (enough.at_worst or 0.0) <= 0.0:
+            worst = "is better than every other"
+        else:
+            worst = f"could cost at most {limit} against the best of the others (margin {margin})"
+        if enough.arm == best.arm:
+            return f"To train next time: {enough.arm}, which {worst}; no cheaper arm is known to be good enough."
+        share = cost[enough.arm] / cost[best.arm]
+        return (
+            f"Good enough to train next time: {enough.arm}, which {worst}, at {share:.2g} of {best.arm}'s operations."
+        )
+
+    def open_cost(self, ordered: Sequence[ArmStatement], cost: dict[str, float], best: ArmStatement) -> str:
+        margin = self._amount(self._evidence.margin, signed=False)
+        cheaper = [arm for arm in ordered if cost[arm.arm] <= CHEAPER * cost[best.arm] and arm.has_learnt]
+        if not cheaper:
+            worst = best.at_worst or 0.0
+            return (
+                f"No cheaper arm is to be had; {best.arm} could be {self._amount(worst, signed=False)} below another."
+            )
+        costs = _listed([f"{arm.arm} {self._amount(arm.at_worst or 0.0, signed=False)}" for arm in cheaper])
+        return f"Whether a cheaper arm would do is open (margin {margin}): next time, at worst, {_could(costs)}."
+
+    def needs(self, pair: PairStatement) -> str:
+        evidence = self._evidence
+        if pair.num_discordant < FEW_DISCORDANT:
+            return (
+                f"{pair.a} and {pair.b} differ on {_count(pair.num_discordant, 'image')} only: no outcome on these "
+                f"{evidence.num_images} {SPLIT_OF[evidence.split]} images could have told them apart."
+            )
+        found = evidence.needs
+        if found is None or (found.seeds is None and found.images is None):
+            return f"{pair.a} and {pair.b} are so close that neither 30 seeds nor 20 times the images would do."
+        ways = []
+        if found.seeds is not None:
+            ways.append(f"about {found.seeds} seeds")
+        images = "no number of images with these seeds"
+        if found.images is not None:
+            images = f"about {_rounded(found.images):,} {SPLIT_OF[evidence.split]} images"
+        elif found.seeds is not None:
+            images = "no number of images alone"
+        ways.append(images)
+        return f"To tell {pair.a} and {pair.b} apart, if the difference is what it looks like: {' or '.join(ways)}."
+
+    def _value(self, arm: ArmStatement) -> str:
+        return f"{self._name} {arm.mean:.3f} ({arm.low:.3f} to {arm.high:.3f})"
+
+    def _gap(self, pair: PairStatement) -> str:
+        reading = pair.if_trained_again or pair.these_models
+        limits = self._limits(reading.low, reading.high)
+        if not pair.is_separated and reading.low * reading.high > 0:
+            limits += f" for this pair alone, but p = {reading.p_holm:.2g} over all pairs"
+        return f"{self._amount(pair.difference)} ({limits})"
+
+    def _amount(self, value: float, *, signed: bool = True) -> str:
+        if self._is_loss:
+            return f"{value:+.3f} nat" if signed else f"{value:.3f} nat"
+        return f"{100 * value:.1f} points"
+
+    def _limits(self, low: float, high: float) -> str:
+        if self._is_loss:
+            return f"{low:.3f} to {high:.3f}"
+        return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def _about_cost(best: ArmResult, tied: Sequence[ArmResult], cheapest: ArmResult) -> list[str]:
-    if not tied:
-        return []
-    if cheapest is best:
-        return [f"None of them is clearly cheaper to train, so take {best.arm}."]
-    return [
-        f"Of these, {cheapest.arm} is the cheapest to train: {cheapest.seconds / best.seconds:.2g} times the seconds "
-        f"of {best.arm} ({cheapest.seconds:,.1f} s against {best.seconds:,.1f} s), so take it unless more seeds tell "
-        "them apart."
-    ]
-
-
-def _about_losses(
+def about_losses(
     arms: Sequence[ArmResult], failed: Sequence[FailedTrial], num_trials: int, num_unfinished: int
 ) -> list[str]:
+    """Return a sentence for each thing that is missing from the figures.
+
+    Args:
+        arms: All that were planned.
+        failed: Trials without a result.
+        num_trials: All that were planned.
+        num_unfinished: Trials that have not ended.
+    """
     sentences = []
-    if num_unfinished:
-        sentences.append(f"{num_unfinished} of {num_trials} trials have not ended, so this may change.")
     if failed:
-        sentences.append(f"{len(failed)} of {num_trials} trials failed and are in no figure; the report lists why.")
+        verb = "is" if len(failed) == 1 else "are"
+        sentences.append(f"{len(failed)} of {num_trials} trials failed and {verb} in no figure; the report lists why.")
     seeds = {trial.seed for arm in arms for trial in arm.chosen} | {trial.seed for trial in failed}
     for arm in arms:
         if not arm.chosen and arm.num_failed and not num_unfinished:
             sentences.append(f"{arm.arm} has no result: all its trials failed.")
-        elif arm.chosen and len(arm.chosen) < len(seeds):
+        elif arm.chosen and len(arm.chosen) < len(seeds) and not num_unfinished:
             sentences.append(f"{arm.arm} is over {len(arm.chosen)} of {len(seeds)} seeds only.")
     return sentences
+
+
+def _could(costs: str) -> str:
+    name, _, rest = costs.partition(" ")
+    return f"{name} could cost {rest}"
+
+
+def _rounded(number: int) -> int:
+    """Return a number to two digits: more would claim more than is known."""
+    unit = int(10 ** max(len(str(number)) - 2, 0))
+    return -(-number // unit) * unit
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _listed(names: Sequence[str]) -> str:

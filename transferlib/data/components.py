@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from transferlib.names import SPLITS
+
+TRAIN, VAL, TEST = range(3)
+"""Index into `names.SPLITS`."""
+OUT = -1
+"""In no split; of a component: still to be cut."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,3 +60,57 @@ def find_components(sha256: Sequence[str], groups: Sequence[str | None]) -> Comp
         names.append(" + ".join(map(repr, of_groups)) or tokens[0][1])
     rows = [number[root(("content", content))] for content in sha256]
     return Components(np.array(rows, dtype=np.int64).reshape(len(rows)), keys, names)
+
+
+@dataclass(frozen=True, eq=False)
+class ToCut:
+    """Hold what a cut begins with: N images in C components, and what is settled already."""
+
+    components: Components
+    codes: npt.NDArray[np.int64]
+    """[N], class index."""
+    classes: Sequence[str]
+    """Class names."""
+    fixed: npt.NDArray[np.int8]
+    """[C], the part that given splits put a component in; OUT: to be cut."""
+    shares: Mapping[int, float]
+    """Share of each part that is cut, train the last; they add up to 1."""
+    needed: Mapping[int, Sequence[int]]
+    """By class index: parts without a given image, which the cut has to give one; classes that cannot be cut are left
+    out."""
+    seed: int
+    """Of the cut."""
+
+    def places(self) -> npt.NDArray[np.float64]:
+        """Return where each component stands in hash order, [C], from 0 to 1."""
+        return np.array([hash_place(self.seed, key) for key in self.components.keys], dtype=np.float64)
+
+    def images_by_class(self) -> list[dict[int, int]]:
+        """Return how many images of which classes each component has, C dicts by class index."""
+        found: list[dict[int, int]] = [{} for _ in self.components.keys]
+        number = max(len(self.classes), 1)
+        pairs, counts = np.unique(self.components.of_row * number + self.codes, return_counts=True)
+        for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+            component, code = divmod(pair, number)
+            found[component][code] = count
+        return found
+
+    def tied_up(self, code: int, part: int) -> str:
+        """Return the sentence for a class that no move can give an image in a part."""
+        return (
+            f"Class {self.classes[code]!r} cannot have images in {SPLITS[part]}: its groups hold other classes' last "
+            "images too. Use smaller groups, or give the splits yourself."
+        )
+
+
+def hash_place(seed: int, key: str) -> float:
+    """Return a component's place in [0, 1): the first 8 bytes of sha256 of seed and key, as a fraction.
+
+    It depends on nothing else: not on the other images, their order, or the machine.
+
+    Args:
+        seed: Of the cut.
+        key: Of the component.
+    """
+    digest = hashlib.sha256(f"{seed}\n{key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -105,29 +106,60 @@ class Listing:
             raise DataError("\n".join([*problems, "Add images to these classes, or leave them out."]))
 
     def planned_counts(self, val: float, test: float) -> dict[str, int]:
-        """Return how many images each split will have, about: the cut itself depends on the files' contents.
+        """Return how many images each split will have: `planned_counts_by_class`, summed over the classes.
 
         Args:
             val: Share for choosing of what is to be cut.
             test: Share for the final figure of what is to be cut.
         """
-        given = {split: sum(of.values()) for split, of in self.count_by_split_and_class().items()}
-        role = split_roles(given)
-        counts = dict.fromkeys(SPLITS, 0)
-        for split, number in given.items():
-            if split:
-                counts[role.renamed.get(split, split)] += number
-        free = given.get("", 0)
-        if free:
-            counts["val"] += (to_val := round(free * val))
-            counts["test"] += (to_test := round(free * test))
-            counts["train"] += free - to_val - to_test
-        for part, share in (("test", test), ("val", val)):
-            if part in role.cut_from_train:
-                moved = round(given.get("train", 0) * share)
-                counts[part] += moved
-                counts["train"] -= moved
-        return counts
+        return {split: sum(of.values()) for split, of in self.planned_counts_by_class(val, test).items()}
+
+    def planned_counts_by_class(self, val: float, test: float) -> dict[str, dict[str, int]]:
+        """Return how many images of each class each split will have, by split and class.
+
+        That is what the cut gives where every candidate decodes and none is a copy or in a group. What must stay
+        together changes it by at most one such component a class and split (groups of many classes: rarely by more).
+
+        Args:
+            val: Share for choosing of what is to be cut.
+            test: Share for the final figure of what is to be cut.
+        """
+        counts, roles = self.count_by_split_and_class(), self.roles
+        planned = {split: dict.fromkeys(self.classes, 0) for split in SPLITS}
+        for split, of in counts.items():
+            for label, number in of.items() if split else ():
+                planned[roles.renamed.get(split, split)][label] += number
+        shares = roles.shares(val, test)
+        for label in self.classes:
+            free = counts.get("", {}).get(label, 0)
+            if roles.cut_from_train:
+                free, planned["train"][label] = planned["train"][label], 0
+            needed = [split for split in shares if not planned[split][label]]
+            for split, number in part_counts(free, shares, needed).items():
+                planned[split][label] += number
+        return planned
+
+
+def part_counts(number: int, shares: Mapping[str, float], needed: Collection[str]) -> dict[str, int]:
+    """Divide a number of images by shares: one image after another to the part that is furthest behind its share.
+
+    So one more image makes one part one larger and none smaller, and each part is within one image of its share
+    (unless it is so small that only `needed` gives it its image).
+
+    Args:
+        number: Of images.
+        shares: Share of each part; they add up to 1. Of parts that are equally far behind, the first is served.
+        needed: Parts that get an image before any other does, while there are images.
+
+    Source: Sainte-Laguë 1910, Webster's method in Balinski and Young 1982, Fair Representation. That two or three parts
+    stay within one image is what a test tries.
+    """
+    first = sorted(needed, key=lambda part: -shares[part])[:number]
+    # Two below the share is below the result, from where the same steps lead to it.
+    counts = {part: max(int(part in first), math.floor(number * share) - 2) for part, share in shares.items()}
+    while sum(counts.values()) < number:
+        counts[max(shares, key=lambda part: shares[part] / (2 * counts[part] + 1))] += 1
+    return counts
 
 
 def _and(names: Iterable[str]) -> str:
@@ -143,6 +175,18 @@ class SplitRoles(NamedTuple):
     """Parts that train gives images to."""
     note: str
     """For the user; empty where nothing needs saying."""
+
+    def shares(self, val: float, test: float) -> dict[str, float]:
+        """Return the share of each part in what is cut; they add up to 1.
+
+        Args:
+            val: Share for choosing.
+            test: Share for the final figure.
+        """
+        asked = {"test": test, "val": val}
+        parts = self.cut_from_train or SPLITS
+        shares = {part: share for part, share in asked.items() if part in parts}
+        return {**shares, "train": 1.0 - sum(shares.values())}
 
 
 def split_roles(given: Iterable[str]) -> SplitRoles:

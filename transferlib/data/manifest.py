@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from transferlib.data.components import OUT
 from transferlib.data.facts import ImageFacts
 from transferlib.data.health import check_classes, check_strict, summarise
 from transferlib.data.images import ImageTable, image_keys
 from transferlib.data.listing import Entry, Listing, SkippedFile, SplitRoles, split_roles
-from transferlib.data.splits import OUT, Assignment, Candidates, assign_splits
+from transferlib.data.splits import Assignment, Candidates, Cut, assign_splits
 from transferlib.errors import DataError
 from transferlib.names import SPLITS
 from transferlib.runs import write_atomic
@@ -61,15 +62,18 @@ class Manifest:
     """The source."""
     num_bad: int
     """Files that somebody may have meant as an image and that are none."""
+    cut: Cut = "rank"
+    """How what had no split was cut; a run keeps the cut it began with."""
 
     @classmethod
-    def build(cls, listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec) -> Manifest:
+    def build(cls, listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec, *, cut: Cut = "rank") -> Manifest:
         """Bring together what was listed and what was read; the order of neither matters.
 
         Args:
             listing: Of the source.
             facts: One for each entry of the listing, in its order.
-            spec: How to cut, and what to do about bad files.
+            spec: Shares and seed of the cut, and what to do about bad files.
+            cut: How to cut; of a run that goes on: as its manifest says.
 
         Raises:
             DataError: Bad files where `on_bad_image` is "fail"; a class that lost every image; classes that cannot be
@@ -85,13 +89,14 @@ class Manifest:
             check_strict(listing.root, bad)
         check_classes(listing.classes, [e.label for e, f in zip(listing.entries, facts, strict=True) if f.is_good], bad)
         roles = split_roles({entry.split or "" for entry in listing.entries})
-        rows = sorted(_rows(listing, facts, spec), key=lambda row: str(row["image_id"]))
+        rows = sorted(_rows(listing, facts, spec, cut), key=lambda row: str(row["image_id"]))
         return cls(
             table=pa.Table.from_pylist(rows, COLUMNS),
             classes=listing.classes,
             notes=(*listing.notes, *([roles.note] if roles.note else [])),
             root=listing.root,
             num_bad=len(bad),
+            cut=cut,
         )
 
     def images(self) -> ImageTable:
@@ -132,6 +137,7 @@ class Manifest:
             "notes": json.dumps(self.notes),
             "root": self.root,
             "num_bad": str(self.num_bad),
+            "cut": self.cut,
         }
         buffer = io.BytesIO()
         pq.write_table(self.table.replace_schema_metadata(metadata), buffer)
@@ -160,15 +166,16 @@ class Manifest:
             notes=tuple(json.loads(metadata["notes"])),
             root=metadata["root"],
             num_bad=int(metadata["num_bad"]),
+            cut="rank" if metadata.get("cut") == "rank" else "threshold",  # older files do not say: there was one way
         )
 
 
-def _rows(listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec) -> list[dict[str, Any]]:
+def _rows(listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec, cut: Cut) -> list[dict[str, Any]]:
     """Return a row for each file seen, in no order."""
     pairs = list(zip(listing.entries, facts, strict=True))
     roles = split_roles({entry.split or "" for entry in listing.entries})
     good = [(entry, fact) for entry, fact in pairs if fact.is_good]
-    assigned = _assign(good, roles, listing.classes, spec)
+    assigned = _assign(good, roles, listing.classes, spec, cut)
     place = {entry.image_id: row for row, (entry, _) in enumerate(good)}
     rows = []
     for entry, fact in pairs:
@@ -195,7 +202,7 @@ def _rows(listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec) -> list
 
 
 def _assign(
-    good: Sequence[tuple[Entry, ImageFacts]], roles: SplitRoles, classes: Sequence[str], spec: DataSpec
+    good: Sequence[tuple[Entry, ImageFacts]], roles: SplitRoles, classes: Sequence[str], spec: DataSpec, cut: Cut
 ) -> Assignment:
     candidates = Candidates(
         image_ids=[entry.image_id for entry, _ in good],
@@ -204,5 +211,5 @@ def _assign(
         groups=[entry.group for entry, _ in good],
         given=[entry.split for entry, _ in good],
     )
-    cut = spec.split
-    return assign_splits(candidates, roles, classes=classes, val=cut.val, test=cut.test, seed=cut.seed)
+    how = spec.split
+    return assign_splits(candidates, roles, classes=classes, val=how.val, test=how.test, seed=how.seed, cut=cut)

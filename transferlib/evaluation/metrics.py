@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from transferlib.names import LOWER_IS_BETTER
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -154,3 +156,15 @@ def compute_metrics(labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float3
         ece=float(gaps.sum() / num_images),
         confusion=confusion,
     )
+
+
+def selection_score(metric: str, labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> float:
+    """Return a metric such that higher is better: log-loss is negated.
+
+    Args:
+        metric: One of `names.METRICS`.
+        labels: int64 [N].
+        logits: float [N, K].
+    """
+    value = getattr(compute_metrics(labels, logits), metric)
+    return -float(value) if metric in LOWER_IS_BETTER else float(value)

@@ -17,6 +17,7 @@ from transferlib.data.images import ImageTable
 from transferlib.data.manifest import Manifest
 from transferlib.errors import DataError, RunFolderError, TrialError
 from transferlib.evaluation.completeness import completeness_problems, some_of
+from transferlib.records import TrialKey
 from transferlib.runs import RunFolder, TrialFolder, read_json, write_atomic
 
 if TYPE_CHECKING:
@@ -43,13 +44,11 @@ class Source(NamedTuple):
     """Say which trial and split a table of predictions comes from."""
 
     run: str
-    arm: str
-    seed: int
-    candidate: int
+    key: TrialKey
     split: str
 
     def __str__(self) -> str:
-        return f"{self.split} predictions of {self.arm}, seed {self.seed}, candidate {self.candidate}"
+        return f"{self.split} predictions of {self.key.arm}, seed {self.key.seed}, candidate {self.key.candidate}"
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,7 @@ class Predictions:
     def from_arrays(
         cls,
         run: str,
-        arm: str,
-        seed: int,
-        candidate: int,
+        key: TrialKey,
         split: str,
         image_ids: Sequence[str],
         labels: npt.ArrayLike,
@@ -87,9 +84,7 @@ class Predictions:
 
         Args:
             run: Run id.
-            arm: `architecture-strategy`.
-            seed: The trial's seed.
-            candidate: The trial's learning-rate candidate.
+            key: Of the trial.
             split: train, val or test.
             image_ids: N relative paths.
             labels: int [N], indices into `classes`.
@@ -100,7 +95,7 @@ class Predictions:
             DataError: Shapes that do not fit each other, or a label outside the classes.
             TrialError: Logits that are not finite.
         """
-        source = Source(run, arm, seed, candidate, split)
+        source = Source(run, key, split)
         label_array = np.ascontiguousarray(labels, dtype=np.int64)
         logit_array = np.ascontiguousarray(logits, dtype=np.float32)
         expected = (len(image_ids), len(classes))
@@ -127,7 +122,8 @@ class Predictions:
         """Return the table of `SCHEMA`, classes in its metadata."""
         rows, num_classes = self.logits.shape
         offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * num_classes)
-        constant = [pa.repeat(pa.scalar(value), rows) for value in self.source]
+        run, key, split = self.source
+        constant = [pa.repeat(pa.scalar(value), rows) for value in (run, key.arm, key.seed, key.candidate, split)]
         columns = [
             *constant,
             pa.array(self.image_ids, pa.string()),
@@ -170,9 +166,7 @@ class Predictions:
         run, arm, seed, candidate, split = (values[0] for values in keys)
         return cls.from_arrays(
             run=run,
-            arm=arm,
-            seed=seed,
-            candidate=candidate,
+            key=TrialKey.of_arm(arm, seed, candidate),
             split=split,
             image_ids=table["image_id"].to_pylist(),
             labels=table["label"].to_numpy(),
@@ -286,11 +280,11 @@ def _sources(run: RunFolder, chosen: Collection[str]) -> Iterator[tuple[Path, So
     """Yield the tables that belong into `predictions.parquet`, in its order."""
     ended = [TrialFolder(path.parent).read_result() for path in run.path.glob("trials/*/result.json")]
     done = [result for result in ended if result is not None and result.state == "done"]
-    for result in sorted(done, key=lambda r: (r.arm, r.seed, r.candidate)):
-        folder, key = run.trial(result.trial_id), (run.run_id, result.arm, result.seed, result.candidate)
-        yield folder.predictions("val"), Source(*key, "val")
+    for result in sorted(done, key=lambda r: r.key):
+        folder = run.trial(result.trial_id)
+        yield folder.predictions("val"), Source(run.run_id, result.key, "val")
         if result.trial_id in chosen:
-            yield folder.predictions("test"), Source(*key, "test")
+            yield folder.predictions("test"), Source(run.run_id, result.key, "test")
         elif folder.predictions("test").exists():
             raise DataError(f"{folder.predictions('test')} exists, but {result.trial_id} was not chosen on validation.")
 

@@ -59,4 +59,4 @@ def find_run_model(folder: Path, architecture: str) -> RunModel:
 
 
 def _selection_key(result: TrialResult) -> tuple[float, float, float, int]:
-    return (-result.val_accuracy, result.val_loss, result.lr, result.seed)
+    return (-result.score, result.val_loss, result.lr, result.seed)

@@ -51,11 +51,7 @@ def failed_result(trial: TrialSpec, reason: str, error: str) -> TrialResult:
         error: Name of the error's class.
     """
     return TrialResult(
-        trial_id=trial.trial_id,
-        architecture=trial.architecture,
-        strategy=trial.strategy,
-        seed=trial.seed,
-        candidate=trial.candidate,
+        key=trial.key,
         lr=trial.lr,
         state="failed",
         reason=reason,

@@ -14,10 +14,7 @@ from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 
 from transferlib.comparison.choose import choose_candidates
-from transferlib.comparison.fit import check_steps
 from transferlib.comparison.leaderboard import write_leaderboard
-from transferlib.comparison.machine import detect_machine
-from transferlib.comparison.plan import Plan
 from transferlib.data.cache_dir import default_cache_dir
 from transferlib.errors import EXIT_SOME_FAILED, StoppedError, TransferlibError
 from transferlib.evaluation.predictions import merge_predictions
@@ -28,6 +25,9 @@ from transferlib.on_ray.session import cluster_ray, local_ray, object_store_byte
 from transferlib.on_ray.tune import evaluate_trials, run_trials
 from transferlib.on_ray.waiting import wait_for, wait_for_call
 from transferlib.on_ray.watch import Watch
+from transferlib.planning.fit import check_steps
+from transferlib.planning.machine import detect_machine
+from transferlib.planning.plan import Plan
 from transferlib.records import FINISHED, TrialResult, TrialSpec
 from transferlib.runs import RunFolder, read_json, write_atomic
 from transferlib.spec import JobSpec
@@ -85,7 +85,6 @@ class _Job:
         self._is_on_cluster = is_on_cluster
         self._spec = JobSpec.load(run.spec)
         self.plan = Plan.from_json(run.plan.read_text())
-        self._recommended: str | None = None
         self._shown_at = time.monotonic()
 
     def run(self) -> int:
@@ -105,7 +104,7 @@ class _Job:
         results = self._results()
         failed = [result for result in results if result.state == "failed"]
         code = EXIT_SOME_FAILED if failed else 0
-        run.set_status("done", exit_code=code, message=_failures(failed), recommended=self._recommended)
+        run.set_status("done", exit_code=code, message=_failures(failed))
         log.info("done with exit code %d. %s", code, _failures(failed) or "No trial failed.")
         return code
 
@@ -203,7 +202,8 @@ class _Job:
         self._phase("evaluating", "writing the report")
         merge_predictions(run)
         comparison = write_leaderboard(run)
-        self._recommended = comparison.recommended.arm if comparison.recommended else None
+        if comparison.model is not None:
+            self._kept.copy(run.trial(comparison.model.trial.trial_id).best, run.model)
         write_report(run)
         if self._spec.output.keep == "chosen":
             for trial in plan.trials:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from transferlib.errors import RunFolderError
-from transferlib.runs import STORAGE_VARIABLE, RunFolder
+from transferlib.runs import STORAGE_VARIABLE, RunFolder, link_or_copy
 from transferlib.storage.uris import is_uri
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ class KeptRun(Protocol):
     def remove(self, path: Path) -> None:
         """Remove one file of the run, here and where it is kept; it need not be there."""
 
+    def copy(self, source: Path, target: Path) -> None:
+        """Keep one file of the run under a second name, here and where it is kept."""
+
 
 class _OnDisk:
     """A run on a disk that all its processes see: the folder is all there is."""
@@ -45,6 +48,10 @@ class _OnDisk:
     def remove(self, path: Path) -> None:
         """Remove the file."""
         path.unlink(missing_ok=True)
+
+    def copy(self, source: Path, target: Path) -> None:
+        """Give the file a second name."""
+        link_or_copy(source, target)
 
 
 def store_of(run_id: str) -> Location | None:

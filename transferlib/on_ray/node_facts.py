@@ -22,13 +22,13 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from transferlib.comparison.machine import detect_machine
-from transferlib.comparison.nodes import ClusterFacts, NodeFacts
 from transferlib.data.cache_dir import default_cache_dir
 from transferlib.errors import TransferlibError
 from transferlib.on_ray.autoscaling import most_resources
 from transferlib.on_ray.package_hash import package_sha256
 from transferlib.on_ray.probe import ANSWER, REQUEST_VARIABLE
+from transferlib.planning.machine import detect_machine
+from transferlib.planning.nodes import ClusterFacts, NodeFacts
 from transferlib.storage.uris import is_uri
 
 NODE_TIMEOUT_S = 40.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from transferlib.comparison.machine import Machine
 from transferlib.errors import PlanError
 from transferlib.on_ray.session import object_store_bytes
+from transferlib.planning.machine import Machine
 
 MIN_HEAD_CPUS = 2
 """With one logical CPU Ray Data never delivers."""

@@ -11,7 +11,6 @@ from pathlib import Path
 import ray
 import torch
 
-from transferlib.comparison.plan import Plan
 from transferlib.data.augment import Augmentation
 from transferlib.data.batches import Renderer
 from transferlib.data.cache_dir import cache_folder
@@ -19,6 +18,7 @@ from transferlib.errors import WeightsError
 from transferlib.models.weights import SourceWeights, load_source_weights
 from transferlib.on_ray.data import MIB, RayStream
 from transferlib.on_ray.settled import Prepared, data_cpus, load_plan, load_spec, pixel_source
+from transferlib.planning.plan import Plan
 from transferlib.records import TrialSpec
 from transferlib.runs import RunFolder
 from transferlib.strategies import get_strategy

@@ -14,7 +14,6 @@ import numpy as np
 import ray
 
 from transferlib import __version__
-from transferlib.comparison.plan import Plan
 from transferlib.data.augment import Augmentation
 from transferlib.data.cache import DecodedCache
 from transferlib.data.cache_dir import cache_folder
@@ -26,6 +25,7 @@ from transferlib.errors import RunFolderError
 from transferlib.on_ray.data import ingest_images
 from transferlib.on_ray.settled import Prepared, pixel_source
 from transferlib.on_ray.tasks import worker_task
+from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder, read_json, write_json
 from transferlib.spec import JobSpec
 
@@ -59,9 +59,10 @@ def prepare_data(
     uris = [entry.uri for entry in listing.entries]
     cpus = max(1.0, plan.ray_cpus - plan.cpus_per_worker)  # the others are with the task that loads the weights
     facts = ingest_images(cache, uris, limits, cpus, on_progress)
-    manifest = Manifest.build(listing, facts, spec.data)
-    if run.manifest.exists():
-        _refuse_changed_images(run, Manifest.load(run.manifest), manifest)
+    before = Manifest.load(run.manifest) if run.manifest.exists() else None
+    manifest = Manifest.build(listing, facts, spec.data, cut=before.cut if before else "rank")
+    if before:
+        _refuse_changed_images(run, before, manifest)
     else:
         manifest.save(run.manifest)
     for line in manifest.summary_lines():

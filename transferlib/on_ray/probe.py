@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import transferlib
-from transferlib.comparison.nodes import ClusterFacts
 from transferlib.errors import TransferlibError
 from transferlib.jobs_folder import job_script
 from transferlib.on_ray.jobs import JobsClient, JobState
 from transferlib.on_ray.session import RAY_ENVIRONMENT
+from transferlib.planning.nodes import ClusterFacts
 
 REQUEST_VARIABLE = "TRANSFERLIB_PROBE"
 ANSWER = "TRANSFERLIB_PROBE "

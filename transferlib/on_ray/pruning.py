@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
 from transferlib.errors import TransferlibError
-from transferlib.records import FINISHED, TrialResult, TrialSpec
+from transferlib.records import FINISHED, TrialKey, TrialResult, TrialSpec
 from transferlib.runs import RunFolder
 
 log = logging.getLogger("transferlib.job")
 
 
 class DropLosers(tune.Callback):
-    """When the last candidate of an arm and seed ends, drop the model files of those with a lower accuracy.
+    """When the last candidate of an arm and seed ends, drop the model files of those with a lower score.
 
-    Candidates level in validation accuracy keep theirs until the choice, which looks at log-loss and rate too.
+    Candidates level in the metric on validation keep theirs until the choice, which looks at log-loss and rate too.
 
     Args:
         run: The run's folder.
@@ -42,7 +43,7 @@ class DropLosers(tune.Callback):
         self.drop()
 
     def drop(self) -> None:
-        """Drop `best.safetensors` of finished trials that a finished rival of the same arm and seed beats in accuracy.
+        """Drop `best.safetensors` of finished trials that a finished rival of the same arm and seed beats.
 
         One that cannot be removed now is left for the end of the job, which tries again.
         """
@@ -56,14 +57,14 @@ class DropLosers(tune.Callback):
 
 
 def _losers(run: RunFolder, trials: Sequence[TrialSpec]) -> list[str]:
-    groups: dict[tuple[str, int], list[TrialResult | None]] = {}
+    groups: dict[TrialKey, list[TrialResult | None]] = {}
     for trial in trials:
-        groups.setdefault((trial.arm, trial.seed), []).append(run.trial(trial.trial_id).read_result())
+        groups.setdefault(replace(trial.key, candidate=0), []).append(run.trial(trial.trial_id).read_result())
     losers = []
     for group in groups.values():
         ended = [result for result in group if result is not None and result.state in FINISHED]
         if len(ended) == len(group):
             done = [result for result in ended if result.state == "done"]
-            best = max((result.val_accuracy for result in done), default=0.0)
-            losers += [result.trial_id for result in done if result.val_accuracy < best]
+            best = max((result.score for result in done), default=0.0)
+            losers += [result.trial_id for result in done if result.score < best]
     return losers

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from transferlib.comparison.plan import Plan
 from transferlib.data.cache_dir import cache_folder
 from transferlib.data.decode import Limits
 from transferlib.data.source import PixelSource
+from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder, read_json
 from transferlib.spec import JobSpec
 

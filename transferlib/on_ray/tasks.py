@@ -8,8 +8,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from transferlib.comparison.plan import Plan
 from transferlib.errors import TransferlibError
+from transferlib.planning.plan import Plan
 
 
 def worker_task(function: Callable[..., Any], plan: Plan, max_retries: int = 0) -> Any:

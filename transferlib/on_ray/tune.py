@@ -19,13 +19,13 @@ import ray
 from ray import tune
 from ray.exceptions import RayTaskError
 
-from transferlib.comparison.plan import Plan
 from transferlib.on_ray.ending import ended_by_its_own_error
 from transferlib.on_ray.mirroring import ended_when_superseded, trial_mirror
 from transferlib.on_ray.pruning import DropLosers
 from transferlib.on_ray.settled import load_plan, load_spec
 from transferlib.on_ray.tasks import own_error, worker_task
 from transferlib.on_ray.waiting import POLL_S
+from transferlib.planning.plan import Plan
 from transferlib.records import EpochRecord, TrialSpec
 from transferlib.runs import RunFolder
 

@@ -13,11 +13,11 @@ import yaml
 from transferlib.comparison.arms import RANKED_BY, ArmResult
 from transferlib.comparison.choose import SELECTED_BY
 from transferlib.comparison.leaderboard import Comparison, load_comparison
-from transferlib.comparison.plan import Plan
 from transferlib.comparison.results import read_arm_predictions
 from transferlib.data.decode import Limits
 from transferlib.data.manifest import Manifest
 from transferlib.evaluation.metrics import METRIC_NAMES, calibration_bins, score_images
+from transferlib.planning.plan import Plan
 from transferlib.report import figures
 from transferlib.report.confusion import class_recalls, confused_pairs, summed_confusion
 from transferlib.report.data import data_content

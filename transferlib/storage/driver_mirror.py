@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Self
 
 from transferlib.errors import RunFolderError, StorageError
-from transferlib.runs import RunFolder
+from transferlib.runs import RunFolder, link_or_copy
 from transferlib.storage.background import Repeated, persist
 from transferlib.storage.claim import FolderClaim
-from transferlib.storage.files import Incoming, Outgoing
+from transferlib.storage.files import Incoming, Outgoing, fetch
 from transferlib.storage.layout import (
     LEASE,
     SPEC,
@@ -154,6 +154,25 @@ class DriverMirror:
         self._refuse_if_lost()
         path.unlink(missing_ok=True)
         self._store.delete(path.relative_to(self._run.path).as_posix())
+
+    def copy(self, source: Path, target: Path) -> None:
+        """Keep a file of the run under a second name, here and in the store.
+
+        Args:
+            source: Below the run's folder; fetched where another node wrote it.
+            target: Below the run's folder; its folder need not be there.
+
+        Raises:
+            LeaseLostError: Another attempt writes this run now.
+            StorageError: The store cannot be used, or lacks the file.
+        """
+        self._refuse_if_lost()
+        root = self._run.path
+        if not source.exists():
+            fetch(self._store, source.relative_to(root).as_posix(), root)
+        link_or_copy(source, target)
+        self._lease.check()
+        self._store.upload(target.relative_to(root).as_posix(), target)
 
     def _restore(self) -> None:
         (self._run.path / "trials").mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from transferlib.errors import RunFolderError
+from transferlib.records import TRIAL_ID
 from transferlib.storage.locations import Location, ObjectInfo
 from transferlib.storage.uris import is_plain_key
 
@@ -40,7 +41,7 @@ _CLIENT_LOGS = frozenset({"log/messages.txt", "log/timeline.jsonl"})
 _CLIENT_TRIAL_FILES = frozenset({"trial.json", "progress.json", RESULT, "metrics.csv"})
 _DRIVER_TRIAL_FILE = re.compile(r"progress\.json|metrics\.csv|result\.json|predictions-[a-z]+\.parquet")
 _TRIAL_FILE = re.compile(r"trials/(?P<trial>[^/]+)/(?P<file>[^/]+)")
-_TRIAL_LOG = re.compile(r"log/[^/]+-s\d+-c\d+(\.rank\d+)?\.log")
+_TRIAL_LOG = re.compile(rf"log/{TRIAL_ID.pattern}(\.rank\d+)?\.log")
 _CHECKPOINT_FILE = re.compile(
     r"trials/[^/]+/last/(?P<folder>(?P<name>e\d+-s\d+)(\.(?P<version>[1-9]\d*))?)/(?P<file>[^/]+)"
 )

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from transferlib.comparison.plan import Plan
 from transferlib.data.cache_dir import cache_folder
 from transferlib.errors import UsageError
+from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder
 from transferlib.spec import JobSpec
 from transferlib.telemetry.catalogue import CATALOGUE, Series

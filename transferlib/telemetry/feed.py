@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from transferlib.comparison.plan import Plan
 from transferlib.data.manifest import Manifest
 from transferlib.errors import DataError, NonFiniteLossError
+from transferlib.planning.plan import Plan
 from transferlib.records import FINISHED
 from transferlib.runs import RunFolder, read_json
 from transferlib.telemetry.catalogue import JOB_STATES, PREFIX, TRIAL_STATES

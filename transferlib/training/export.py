@@ -117,9 +117,7 @@ def save_predictions(inputs: TrialInputs, split: str, logits: Logits) -> None:
     rows = images.rows(split)
     predictions = Predictions.from_arrays(
         run=inputs.run_id,
-        arm=trial.arm,
-        seed=trial.seed,
-        candidate=trial.candidate,
+        key=trial.key,
         split=split,
         image_ids=[images.image_ids[row] for row in rows],
         labels=images.labels[rows],

@@ -13,6 +13,7 @@ from torch import Tensor
 from transferlib.data.batches import Batch
 from transferlib.data.schedule import Phase, Position, Rows, Schedule
 from transferlib.errors import DataError, NonFiniteLossError, StoppedError
+from transferlib.evaluation.metrics import selection_score
 from transferlib.records import EpochRecord
 from transferlib.spec import TrainingSpec
 from transferlib.training.learner import Learner
@@ -62,6 +63,8 @@ class Loop:
     """Shows and saves."""
     spec: TrainingSpec
     """Epochs, patience, seconds between checkpoints."""
+    metric: str
+    """Judges the epochs; one of `names.METRICS`."""
     since_start: Clock
     """Runs since the trial began in this process."""
     _since_tick: Clock = field(default_factory=Clock)
@@ -144,12 +147,13 @@ class Loop:
         val_loss, val_accuracy = mean_nll(logits, labels), float((logits.argmax(axis=1) == labels).mean())
         if not math.isfinite(val_loss):
             raise self._non_finite(val_loss, "Validation loss", self.schedule.num_train_steps - 1)
-        is_best = state.best is None or state.best.is_worse_than(val_accuracy, val_loss)
+        val_score = selection_score(self.metric, labels, logits)
+        is_best = state.best is None or state.best.is_worse_than(val_score, val_loss)
         state.peak_memory_bytes = max(state.peak_memory_bytes, peak_memory_bytes(self.worker.device))
         state.position = Position(epoch + 1, 0)
         tensors = self.learner.tensors()
         if is_best:
-            state.best = BestEpoch(epoch, val_accuracy, val_loss, state.position)
+            state.best = BestEpoch(epoch, val_accuracy, val_loss, state.position, val_score)
             tensors["validation"] = {"logits": torch.from_numpy(logits)}
         self._tick()
         sums, state.sums = state.sums, EpochSums()

@@ -39,10 +39,13 @@ class BestEpoch:
     val_loss: float
     position: Position
     """Of the checkpoint that holds its weights and its validation logits."""
+    val_score: float | None = None
+    """The comparison's metric on validation, negated where lower is better; None: written when it was accuracy."""
 
-    def is_worse_than(self, val_accuracy: float, val_loss: float) -> bool:
-        """Return whether a later epoch's result is better: more accurate, or as accurate at a lower loss."""
-        return (val_accuracy, -val_loss) > (self.val_accuracy, -self.val_loss)
+    def is_worse_than(self, val_score: float, val_loss: float) -> bool:
+        """Return whether a later epoch's result is better: a higher score, or the same at a lower loss."""
+        before = self.val_accuracy if self.val_score is None else self.val_score
+        return (val_score, -val_loss) > (before, -self.val_loss)
 
 
 @dataclass

@@ -63,8 +63,10 @@ def train_trial(inputs: TrialInputs, worker: Worker) -> Generator[EpochRecord, N
         if checkpoint is not None:
             learner.load_tensors(checkpoint.tensors)
         observer.started(state)
+        metric = inputs.job.comparison.decided_metric
+        loop = Loop(learner, state, schedule, worker, observer, inputs.job.training, metric, since_start)
         try:
-            yield from Loop(learner, state, schedule, worker, observer, inputs.job.training, since_start).run(batches)
+            yield from loop.run(batches)
             ended = _result(inputs, worker, learner, state, "done", sha256=observer.publish(state, learner))
         except NonFiniteLossError as error:
             ended = _result(inputs, worker, learner, state, "failed", str(error), error=type(error).__name__)
@@ -154,13 +156,9 @@ def _result(
     sha256: str = "",
 ) -> TrialResult:
     trial, best = inputs.trial, state.best
-    of_best = {} if best is None else {"val_accuracy": best.val_accuracy, "val_loss": best.val_loss}
+    of_best = {} if best is None else {name: getattr(best, name) for name in ("val_accuracy", "val_loss", "val_score")}
     return TrialResult(
-        trial_id=trial.trial_id,
-        architecture=trial.architecture,
-        strategy=trial.strategy,
-        seed=trial.seed,
-        candidate=trial.candidate,
+        key=trial.key,
         lr=trial.lr,
         state=how,
         reason=reason,

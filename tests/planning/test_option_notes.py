@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from transferlib.comparison.option_notes import option_notes
 from transferlib.data.listing import Entry, Listing
+from transferlib.planning.option_notes import option_notes
 from transferlib.spec import JobSpec
 
 ALL = ("train", "val", "test")

@@ -6,14 +6,14 @@ import math
 from pathlib import Path
 
 from transferlib import names
-from transferlib.comparison.cost import Cost
-from transferlib.comparison.footprint import GIB, job_bytes, worker_bytes
-from transferlib.comparison.machine import Machine
-from transferlib.comparison.resources import Resources, derive_resources
 from transferlib.errors import PlanError, WeightsError
 from transferlib.models.remote_weights import check_object
 from transferlib.models.run_weights import find_run_model
 from transferlib.models.weight_names import resolve_weights
+from transferlib.planning.cost import Cost
+from transferlib.planning.footprint import GIB, job_bytes, worker_bytes
+from transferlib.planning.machine import Machine
+from transferlib.planning.resources import Resources, derive_resources
 from transferlib.spec import JobSpec
 
 VGG_MIN_PIXELS = 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from transferlib.comparison.nodes import ClusterFacts, NodeFacts
+from transferlib.planning.nodes import ClusterFacts, NodeFacts
 from transferlib.spec import JobSpec
 
 

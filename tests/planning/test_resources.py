@@ -2,9 +2,9 @@ from itertools import product
 
 import pytest
 
-from transferlib.comparison.machine import Machine
-from transferlib.comparison.resources import derive_resources
 from transferlib.errors import PlanError
+from transferlib.planning.machine import Machine
+from transferlib.planning.resources import derive_resources
 from transferlib.spec import ResourcesSpec
 
 

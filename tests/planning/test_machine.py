@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from transferlib.comparison import machine as module
-from transferlib.comparison.machine import Machine, detect_machine, usable_cpus
+from transferlib.planning import machine as module
+from transferlib.planning.machine import Machine, detect_machine, usable_cpus
 
 
 @pytest.fixture

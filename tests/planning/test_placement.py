@@ -2,10 +2,10 @@ from itertools import product
 
 import pytest
 
-from transferlib.comparison.machine import Machine, Node
-from transferlib.comparison.placement import count_slots, describe_placement, place_trials
-from transferlib.comparison.resources import derive_resources
 from transferlib.errors import PlanError
+from transferlib.planning.machine import Machine, Node
+from transferlib.planning.placement import count_slots, describe_placement, place_trials
+from transferlib.planning.resources import derive_resources
 from transferlib.spec import ResourcesSpec
 
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from transferlib.comparison.machine import Node
+from transferlib.planning.machine import Node
 
 EPSILON = 1e-6
 

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from transferlib.comparison.nodes import ClusterFacts, NodeFacts
-from transferlib.comparison.preflight import Versions, preflight
+from transferlib.planning.nodes import ClusterFacts, NodeFacts
+from transferlib.planning.preflight import Versions, preflight
 from transferlib.spec import JobSpec
 
 SPEC = JobSpec.from_mapping({"data": {"path": "/shared/photos"}, "models": {"weights": "/shared/w.pth"}})

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from transferlib.comparison.machine import Machine, Node
-from transferlib.comparison.placement import count_slots
 from transferlib.errors import PlanError
+from transferlib.planning.machine import Machine, Node
+from transferlib.planning.placement import count_slots
 from transferlib.spec import ResourcesSpec
 
 MAX_CPUS_PER_WORKER = 4

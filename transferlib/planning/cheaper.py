@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from transferlib.comparison.fit import check_weights
-from transferlib.comparison.machine import Machine
-from transferlib.comparison.plan import Plan, make_plan
 from transferlib.data.listing import Listing
 from transferlib.errors import TransferlibError
+from transferlib.planning.fit import check_weights
+from transferlib.planning.machine import Machine
+from transferlib.planning.plan import Plan, make_plan
 from transferlib.spec import JobSpec
 
 SMALL_ARCHITECTURE = "resnet18"

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from transferlib.comparison.footprint import FLOAT_BYTES, Footprint, footprints, job_bytes, worker_bytes
-from transferlib.comparison.machine import Machine
-from transferlib.comparison.resources import Resources
 from transferlib.models.sizes import REFERENCE_IMAGE_SIZE
+from transferlib.planning.footprint import FLOAT_BYTES, Footprint, footprints, job_bytes, worker_bytes
+from transferlib.planning.machine import Machine
+from transferlib.planning.resources import Resources
 from transferlib.records import JsonRecord, TrialSpec
 from transferlib.spec import JobSpec
 

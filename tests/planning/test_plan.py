@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from transferlib.comparison.cheaper import make_cheaper_plan
-from transferlib.comparison.fit import check_steps, check_weights
-from transferlib.comparison.machine import Machine
-from transferlib.comparison.plan import Plan, make_plan
 from transferlib.data.listing import Entry, Listing
 from transferlib.errors import PlanError, WeightsError
 from transferlib.names import ARCHITECTURES, STRATEGIES
+from transferlib.planning.cheaper import make_cheaper_plan
+from transferlib.planning.fit import check_steps, check_weights
+from transferlib.planning.machine import Machine
+from transferlib.planning.plan import Plan, make_plan
 from transferlib.spec import JobSpec
 
 GIB = 2**30
@@ -86,7 +86,7 @@ def test_every_architecture_and_strategy_can_be_planned(architecture: str) -> No
 
 
 def test_planning_loads_neither_torch_nor_ray_nor_numpy() -> None:
-    code = "import sys, transferlib.comparison.plan; print({'torch', 'ray', 'numpy'} & set(sys.modules))"
+    code = "import sys, transferlib.planning.plan; print({'torch', 'ray', 'numpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 

@@ -5,6 +5,7 @@ No option is ignored without a warning. An option counts as asked for where it i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from transferlib.data.listing import Listing, split_roles
@@ -13,6 +14,24 @@ from transferlib.models.weight_names import NONE
 from transferlib.spec import CacheSpec, JobSpec, ModelSpec, Section, SplitSpec, StrategySpec, TrainingSpec
 from transferlib.strategies import get_strategy
 from transferlib.strategies.strategy import FROZEN
+
+IMBALANCE = 10
+"""Largest class over smallest from which plain accuracy would hide the small one."""
+
+
+def decide_metric(spec: JobSpec, listing: Listing) -> JobSpec:
+    """Return the spec with the metric it leaves open: accuracy, or balanced accuracy where classes differ tenfold.
+
+    Args:
+        spec: With or without a metric.
+        listing: Its images.
+    """
+    if spec.comparison.metric is not None:
+        return spec
+    sizes = Counter(entry.label for entry in listing.entries).values()
+    is_uneven = bool(sizes) and max(sizes) >= IMBALANCE * min(sizes)
+    metric = "balanced_accuracy" if is_uneven else "accuracy"
+    return spec.model_copy(update={"comparison": spec.comparison.model_copy(update={"metric": metric})})
 
 
 def option_notes(spec: JobSpec, listing: Listing) -> tuple[str, ...]:

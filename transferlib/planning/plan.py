@@ -10,15 +10,15 @@ import json
 from dataclasses import dataclass
 from typing import Any, Self
 
-from transferlib.comparison.cost import Cost, Demand, estimate_cost
-from transferlib.comparison.fit import check_steps, fit_to_memory, gpu_memory_notes, refuse_if_too_big
-from transferlib.comparison.machine import Machine
-from transferlib.comparison.option_notes import option_notes
-from transferlib.comparison.placement import describe_placement, place_trials
-from transferlib.comparison.resources import Resources, derive_resources
 from transferlib.data.listing import Listing
 from transferlib.errors import PlanError
-from transferlib.records import TrialSpec
+from transferlib.planning.cost import Cost, Demand, estimate_cost
+from transferlib.planning.fit import check_steps, fit_to_memory, gpu_memory_notes, refuse_if_too_big
+from transferlib.planning.machine import Machine
+from transferlib.planning.option_notes import option_notes
+from transferlib.planning.placement import describe_placement, place_trials
+from transferlib.planning.resources import Resources, derive_resources
+from transferlib.records import TrialKey, TrialSpec
 from transferlib.spec import JobSpec
 from transferlib.strategies import lr_candidates
 
@@ -82,7 +82,8 @@ class Plan:
 
     def to_json(self) -> str:
         """Return the plan as JSON that `from_json` reads back to an equal one."""
-        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2) + "\n"
+        fields = {**dataclasses.asdict(self), "trials": [trial.to_plain() for trial in self.trials]}
+        return json.dumps({"schema": SCHEMA, **fields}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -95,7 +96,7 @@ class Plan:
         schema = fields.pop("schema", None)
         if schema != SCHEMA:
             raise PlanError(f"plan.json has schema {schema}; this version of transferlib reads {SCHEMA}.")
-        fields["trials"] = tuple(TrialSpec(**trial) for trial in fields["trials"])
+        fields["trials"] = tuple(TrialSpec.from_plain(trial) for trial in fields["trials"])
         fields["cost"] = Cost(**fields["cost"])
         fields["notes"] = tuple(fields["notes"])
         return cls(**fields)
@@ -171,7 +172,7 @@ def plan_trials(spec: JobSpec) -> tuple[TrialSpec, ...]:
     rates = {arm: lr_candidates(spec.comparison, *arm, spec.training.optimizer) for arm in arms}
     num_candidates = len(rates[arms[0]])
     trials = tuple(
-        TrialSpec(architecture=arm[0], strategy=arm[1], seed=seed, candidate=candidate, lr=rates[arm][candidate])
+        TrialSpec(TrialKey(*arm, fold=0, seed=seed, candidate=candidate), lr=rates[arm][candidate])
         for seed in spec.comparison.seed_values
         for candidate in range(num_candidates)
         for arm in arms

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transferlib.comparison.resources import Resources
 from transferlib.models.flops import FLOPS_PER_MAC, flops_per_image, training_flops_per_image
 from transferlib.models.sizes import REFERENCE_IMAGE_SIZE, stage_sizes
 from transferlib.models.stages import stage_names
+from transferlib.planning.resources import Resources
 from transferlib.spec import JobSpec
 from transferlib.strategies import get_strategy
 

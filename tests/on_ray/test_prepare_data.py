@@ -1,0 +1,74 @@
+"""A run keeps the split it began with."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.telemetry.run_folders import begin_run
+from transferlib.data.facts import ImageFacts
+from transferlib.data.listing import Entry, Listing
+from transferlib.data.manifest import Manifest
+from transferlib.errors import RunFolderError
+from transferlib.on_ray import prepare
+from transferlib.spec import JobSpec
+
+LISTING = Listing(
+    "/photos",
+    "class folders",
+    tuple(Entry(f"{label}/{i:02}.jpg", f"/photos/{label}/{i:02}.jpg", label) for label in "ab" for i in range(40)),
+)
+
+
+def facts_of(listing: Listing) -> list[ImageFacts]:
+    return [ImageFacts(hashlib.sha256(entry.image_id.encode()).hexdigest(), 40, 30) for entry in listing.entries]
+
+
+class Job:
+    """Prepare the images of one run again and again, as its jobs do, from a listing and without opening a file."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.run, self._plan = begin_run(folder)
+        self.spec = JobSpec.from_yaml(self.run.spec.read_text())
+        self.listing = LISTING
+        patch.setattr(prepare, "list_images", lambda path: self.listing)
+        patch.setattr(prepare, "ingest_images", lambda *args: facts_of(self.listing))
+
+    def __call__(self) -> Manifest:
+        return prepare.prepare_data(self.run, self.spec, self._plan, lambda line: None, lambda done, of: None)
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    return Job(tmp_path, monkeypatch)
+
+
+def test_a_new_run_is_cut_by_rank_and_resumes_equal(job: Job) -> None:
+    first = job()
+    assert first.cut == "rank"
+    assert first.count_by_split_and_class()["val"] == {"a": 6, "b": 6}
+    assert job().sha256() == first.sha256()
+
+
+def test_a_run_of_the_old_cut_resumes_with_the_old_cut(job: Job) -> None:
+    old = Manifest.build(LISTING, facts_of(LISTING), job.spec.data, cut="threshold")
+    old.save(job.run.manifest)
+    table = pq.read_table(job.run.manifest)  # as it was saved when there was one cut and no word for it
+    metadata = {key: value for key, value in table.schema.metadata.items() if key != b"cut"}
+    pq.write_table(table.replace_schema_metadata(metadata), job.run.manifest)
+    saved = job.run.manifest.read_bytes()
+    resumed = job()
+    assert (resumed.cut, resumed.sha256()) == ("threshold", old.sha256())
+    assert resumed.sha256() != Manifest.build(LISTING, facts_of(LISTING), job.spec.data).sha256()
+    assert job.run.manifest.read_bytes() == saved
+
+
+@pytest.mark.parametrize("cut", ["rank", "threshold"])
+def test_a_resume_that_finds_another_photo_is_refused(job: Job, cut: str) -> None:
+    Manifest.build(LISTING, facts_of(LISTING), job.spec.data, cut=cut).save(job.run.manifest)  # type: ignore[arg-type]
+    job.listing = Listing("/photos", "class folders", (*LISTING.entries, Entry("a/new.jpg", "/photos/a/new.jpg", "a")))
+    with pytest.raises(RunFolderError, match=r"1 added \(a/new\.jpg\)"):
+        job()

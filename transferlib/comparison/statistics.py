@@ -1,0 +1,441 @@
+"""What test predictions say of the arms: intervals, differences and tests whose error rates are known.
+
+Everything is a mean over images of a value y[s, i] of seed s and image i (accuracy: 1 where the model is right; see
+`evaluation.image_values` for the other metrics). An arm has S seeds, the test set N images; m_s is a seed's mean, m the
+arm's, c_i an image's mean over seeds. Arms and seeds saw the same images, so differences are taken image by image.
+
+    MSS = N sum_s (m_s - m)^2 / (S - 1)                           seeds
+    MSE = sum_si (y_si - c_i - m_s + m)^2 / ((N - 1)(S - 1))      seed x image
+    V_f = sum_i (u_i - d)^2 / ((N - 1) N)                         u_i = c_ai - c_bi, d = mean of u_i
+
+* **These trained models** (seeds fixed, images drawn): variance V_f, N - 1 degrees of freedom. With one seed this is
+  the paired t test.
+* **If trained again** (seeds and images drawn; three seeds or more): with q = MSS / (N S) of each arm and
+  B = max(0, V_f - (MSE_a / S_a + MSE_b / S_b) / N), the variance is V = B + q_a + q_b, with
+  df = V^2 / (q_a^2 / (S_a - 1) + q_b^2 / (S_b - 1) + B^2 / (N - 1)).
+  Source: crossed random effects, as readers (here seeds, nested in arms) and cases (images) of diagnostic studies:
+  Obuchowski and Rockette 1995; Hillis 2007. df: Satterthwaite 1946.
+* **Over all pairs** p values are Holm's (1979): one false separation or more in at most 5 % of comparisons. For all
+  statements MSS of an arm counts for at least a third of the arms' mean (`variance.borrow` says why).
+* **An arm's share** has Wilson's interval (1927) at the effective number of images m (1 - m) / V.
+* **At worst** is the upper limit of how far an arm lies below the best of the others: Hsu 1981, 1984 (`at_worst`).
+
+An image may stand for several rows that belong together (a group), and variance may be taken within strata: `Rows` is
+the one place that decides this, and the formulas above are those of single images in one stratum. No variance is below
+that of one right image for each arm, so no interval has width zero.
+
+All of it is "on these training images": one split cannot show what other training images would have done. What is
+promised is simulated: `benchmarks/verdict_error_rates.py`, with a fast version among the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import nctdtrinc, ndtri, stdtrit
+
+from transferlib.comparison.variance import Estimate, Rows, Spread, borrow, satterthwaite, these_models, trained_again
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from transferlib.comparison.variance import Floats
+
+ALPHA = 0.05
+"""Error rate over all pairs; single intervals are at 1 - ALPHA."""
+MIN_SEEDS = 3
+"""Seeds an arm needs before anything is said of training again: two leave one degree of freedom."""
+POWER = 0.8
+"""How often a difference that can be detected is found."""
+MOST_SEEDS, MIN_IMAGES, MOST_TIMES_IMAGES = 30, 10, 20
+"""Where `what_it_takes` looks: seeds, images, and times the images there are."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArmTable:
+    """Hold the values of one arm.
+
+    Attributes:
+        arm: Its name.
+        values: float64 [S, N], a row a seed, images in the same order for all arms.
+    """
+
+    arm: str
+    values: Floats
+
+
+def holm(p: Floats) -> Floats:
+    """Return p values [..., P] that hold over all P of them. Source: Holm 1979."""
+    order = np.argsort(p, axis=-1)
+    scaled = np.take_along_axis(p, order, axis=-1) * np.arange(p.shape[-1], 0, -1)
+    adjusted = np.empty_like(p)
+    np.put_along_axis(adjusted, order, np.minimum(np.maximum.accumulate(scaled, axis=-1), 1), axis=-1)
+    return adjusted
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Hold a value with its limits."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Hold one reading of one difference: low and high are two-sided 95 % limits of it alone, p_holm is over all."""
+
+    low: float
+    high: float
+    df: float
+    p: float
+    p_holm: float
+    variance: float
+
+    def negated(self) -> Inference:
+        """Return the reading of the difference the other way round."""
+        return replace(self, low=-self.high, high=-self.low)
+
+
+@dataclass(frozen=True)
+class PairStatement:
+    """Say what is known of two arms."""
+
+    a: str
+    b: str
+    difference: float
+    """Mean of a minus mean of b."""
+    num_discordant: int
+    """Groups of images (single images are groups of one) whose mean values over seeds differ."""
+    these_models: Inference
+    if_trained_again: Inference | None
+    """None where either arm has fewer than three seeds."""
+
+    def swapped(self) -> PairStatement:
+        """Return the same of b minus a."""
+        anew = self.if_trained_again
+        return PairStatement(
+            self.b,
+            self.a,
+            -self.difference,
+            self.num_discordant,
+            self.these_models.negated(),
+            None if anew is None else anew.negated(),
+        )
+
+    @property
+    def is_separated(self) -> bool:
+        """Return whether training again would be told apart, over all pairs; never with fewer than three seeds."""
+        return self.if_trained_again is not None and self.if_trained_again.p_holm < ALPHA
+
+
+@dataclass(frozen=True)
+class ArmStatement:
+    """Say what is known of one arm."""
+
+    arm: str
+    num_seeds: int
+    mean: float
+    low: float
+    """Limits that hold for all arms at once: of training again, and of these models with fewer than three seeds."""
+    high: float
+    seed_std: float | None
+    """sqrt(max(0, (MSS - MSE) / N)): spread over seeds without the images' share; None with one seed."""
+    at_worst: float | None
+    """How much worse than the best of the others it may be, in the metric's units, for all arms at once; None where it
+    or another arm has fewer than three seeds, or there is no other."""
+    versus_chance: Inference
+    """Arm minus the constant predictor, over all arms."""
+    has_learnt: bool
+    """Better than the constant predictor, and separated from it."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Hold all statements: arms in the order given, pairs as (0, 1), (0, 2), ..."""
+
+    arms: tuple[ArmStatement, ...]
+    pairs: tuple[PairStatement, ...]
+    chance: Interval
+
+
+def judge(
+    tables: Sequence[ArmTable], rows: Rows, chance: Floats, *, lower_is_better: bool = False, is_share: bool = True
+) -> Judgement:
+    """Make every statement about these arms.
+
+    Args:
+        tables: The arms, over the same images in the same order; numbers of seeds may differ.
+        rows: Which images belong together.
+        chance: float64 [N], values of the constant predictor.
+        lower_is_better: For log-loss.
+        is_share: The metric lies between 0 and 1; else intervals are symmetric.
+    """
+    own = [Spread.of(table.values, rows) for table in tables]
+    spreads, constant = borrow(own, MIN_SEEDS), Spread.of(chance[None, :], rows)
+    worst = at_worst(spreads, rows, lower_is_better=lower_is_better, is_share=is_share)
+    versus = [_best_reading(spread, constant) for spread in spreads]
+    learnt = holm(np.array([found.p for found in versus]))
+    sign = -1 if lower_is_better else 1
+    arms = []
+    for index, (table, spread) in enumerate(zip(tables, spreads, strict=True)):
+        low, high = arm_interval(spread, rows, len(tables), is_share=is_share)
+        statement = ArmStatement(
+            arm=table.arm,
+            num_seeds=spread.num_seeds,
+            mean=float(spread.mean),
+            low=float(low),
+            high=float(high),
+            seed_std=seed_std(own[index]),
+            at_worst=None if worst is None else float(worst[index]),
+            versus_chance=_inference(versus[index], learnt[index]),
+            has_learnt=bool(sign * versus[index].value > 0 and learnt[index] < ALPHA),
+        )
+        arms.append(statement)
+    of_chance = Interval(float(constant.mean), *file_interval(chance, rows, is_share=is_share))
+    return Judgement(tuple(arms), _state_pairs(tables, spreads, rows), of_chance)
+
+
+def at_worst(
+    spreads: Sequence[Spread], rows: Rows, *, lower_is_better: bool = False, is_share: bool = True
+) -> Floats | None:
+    """Return U_i = max over j of the upper limit of m_j - m_i at 1 - ALPHA / (A - 1), float64 [A, ...].
+
+    The limit is m_j - m_i + t sqrt(V) for a metric that is no share. For a share it is made of Wilson's limits of the
+    two arms, with their correlation: near 1 a worse arm that looks good has a variance that is too small as well, and
+    t sqrt(V) called 7 % of arms good enough that were not. None where an arm has fewer than three seeds, or there is
+    but one.
+
+    Source: Hsu 1984, Constrained simultaneous confidence intervals for multiple comparisons with the best (here by
+    Bonferroni, since variances differ); Newcombe 1998, method 10, Improved confidence intervals for the difference
+    between binomial proportions based on paired data; Zou and Donner 2008.
+    """
+    if len(spreads) < 2 or not _is_known(*spreads):
+        return None
+    level = 1 - ALPHA / (len(spreads) - 1)
+    limits = []
+    for spread in spreads:
+        others = [other for other in spreads if other is not spread]
+        pairs = [(spread, other) if lower_is_better else (other, spread) for other in others]
+        limits.append(np.max([_upper_limit(a, b, rows, level, is_share=is_share) for a, b in pairs], axis=0))
+    return np.stack(limits)
+
+
+def _upper_limit(a: Spread, b: Spread, rows: Rows, level: float, *, is_share: bool) -> Floats:
+    """Return the upper limit of a - b if trained again."""
+    gap = trained_again(a, b)
+    if not is_share:
+        return gap.value + gap.margin(level)
+    quantile, alone = stdtrit(gap.df, level), [trained_again(a), trained_again(b)]
+    limits = [_wilson(found.value, found.effective_images(rows.num_groups), quantile) for found in alone]
+    above, below = limits[0][1] - a.mean, b.mean - limits[1][0]
+    variances = [found.variance for found in alone]
+    correlation = np.clip((sum(variances) - gap.variance) / (2 * np.sqrt(variances[0] * variances[1])), -1, 1)
+    square = np.square(above) + np.square(below) - 2 * correlation * above * below
+    limit: Floats = gap.value + np.sqrt(np.maximum(square, 0))
+    return limit
+
+
+def arm_interval(spread: Spread, rows: Rows, num_arms: int, *, is_share: bool = True) -> tuple[Floats, Floats]:
+    """Return limits of an arm's mean that hold for all arms at once (Bonferroni), float64 [...] each.
+
+    Args:
+        spread: The arm's; of several arms, as `variance.borrow` returns them.
+        rows: Which images belong together.
+        num_arms: A.
+        is_share: As in `judge`.
+    """
+    return _limits(_best_reading(spread), rows, 1 - ALPHA / (2 * num_arms), is_share=is_share)
+
+
+def file_interval(values: Floats, rows: Rows, *, is_share: bool = True) -> tuple[float, float]:
+    """Return the 95 % limits of one model: Wilson's of k right of N, or at the effective number of images.
+
+    Args:
+        values: float64 [N], the model's.
+        rows: Which images belong together.
+        is_share: As in `judge`.
+    """
+    is_plain = rows.num_groups == len(values) and not rows.strata.any() and np.isin(values, (0, 1)).all()
+    if is_share and is_plain:
+        return wilson(float(values.mean()), len(values), float(ndtri(1 - ALPHA / 2)))
+    low, high = _limits(these_models(Spread.of(values[None, :], rows)), rows, 1 - ALPHA / 2, is_share=is_share)
+    return float(low), float(high)
+
+
+def wilson(mean: float, num: float, quantile: float) -> tuple[float, float]:
+    """Return Wilson's limits of a share.
+
+    Args:
+        mean: The share seen, 0 to 1.
+        num: Of how many, need not be whole.
+        quantile: Of the normal or t distribution, as 1.96.
+
+    Source: Wilson 1927, Probable Inference, the Law of Succession, and Statistical Inference.
+    """
+    low, high = _wilson(*(np.asarray(number, np.float64) for number in (mean, num, quantile)))
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Say what would separate two arms; None: not within 30 seeds, or 20 times the images."""
+
+    seeds: int | None
+    images: int | None
+
+
+def what_it_takes(a: ArmTable, b: ArmTable, rows: Rows, num_pairs: int) -> Needs:
+    """Return the fewest seeds an arm (with these images), and the fewest images (with these seeds), to separate.
+
+    Variance at N' images and S' seeds: max(0, V_f - sum MSE / (N S)) N / N' + sum [MSE / (N' S') + max(0, (MSS - MSE) /
+    N) / S']; the difference is taken to stay as it was seen. Say "about": the quartiles of both numbers are wide.
+
+    Args:
+        a: One arm.
+        b: The other. With one seed of either, the spread over seeds is not known, and neither number is.
+        rows: Which images belong together.
+        num_pairs: Of the comparison.
+    """
+    spreads = borrow([Spread.of(table.values, rows) for table in (a, b)], MIN_SEEDS)
+    counts = [spread.num_seeds for spread in spreads]
+    if min(counts) < 2:
+        return Needs(None, None)
+    level = 1 - ALPHA / (2 * num_pairs)
+    seeds = np.arange(MIN_SEEDS, MOST_SEEDS + 1)
+    enough_seeds = seeds[_is_enough(spreads, np.ones(len(seeds)), [seeds, seeds], level)]
+    num_images = len(rows.groups)
+    images = np.unique(np.geomspace(MIN_IMAGES, MOST_TIMES_IMAGES * num_images, 1000).round())
+    enough_images = images[:0]
+    if min(counts) >= MIN_SEEDS:
+        enough_images = images[_is_enough(spreads, images / num_images, counts, level)]
+    return Needs(*(int(enough[0]) if enough.size else None for enough in (enough_seeds, enough_images)))
+
+
+def _is_enough(
+    spreads: Sequence[Spread], times: Floats, num_seeds: Sequence[npt.NDArray[np.int64] | int], level: float
+) -> npt.NDArray[np.bool_]:
+    """Return where the difference seen is separated with so many times the images, and so many seeds of each arm."""
+    fixed = these_models(*spreads)
+    noise = sum(float(spread.noise) / spread.num_seeds for spread in spreads)
+    of_seeds = [
+        (spread.noise / times + _seed_variance(spread)) / count
+        for spread, count in zip(spreads, num_seeds, strict=True)
+    ]
+    floor = sum(float(spread.floor) for spread in spreads) / np.square(times)
+    of_images = np.maximum(max(float(fixed.variance) - noise, 0.0) / times, floor - sum(of_seeds))
+    parts = [(of_images, spreads[0].df * times)]
+    parts += [(variance, np.asarray(count) - 1) for variance, count in zip(of_seeds, num_seeds, strict=True)]
+    found = satterthwaite(np.full_like(times, fixed.value), parts)
+    return np.abs(found.value) > found.margin(level)
+
+
+def detectable_difference(
+    num_images: int,
+    num_seeds: int,
+    num_arms: int,
+    *,
+    accuracy: float = 0.9,
+    seed_std: float = 0.015,
+    disagreement: float = 0.5,
+    arm_disagreement: float = 0.8,
+) -> float:
+    """Return the smallest true difference of two arms that is found four times of five.
+
+    The variance of one difference is what `trained_again` is expected to find (`these_models` with fewer than three
+    seeds), power that of the noncentral t at the level of Bonferroni over all pairs.
+
+    Args:
+        num_images: Of test.
+        num_seeds: S.
+        num_arms: A.
+        accuracy: Expected.
+        seed_std: Spread of an arm's accuracy over seeds, in shares.
+        disagreement: Images on which two seeds of an arm differ, as a share of the errors.
+        arm_disagreement: Images on which two arms differ, as a share of the errors; at least `disagreement`.
+
+    Source: the defaults are regime M of `benchmarks/verdict_error_rates.py`.
+    """
+    errors = 1 - accuracy
+    seed_variance = seed_std**2 if num_seeds >= MIN_SEEDS else 0.0
+    of_seed = (disagreement * errors / 2 / num_images + seed_variance) / num_seeds
+    of_images = max((arm_disagreement - disagreement) * errors / num_images, 2 / num_images**2 - 2 * of_seed, 0.0)
+    seed_df = num_seeds - 1 if num_seeds >= MIN_SEEDS else num_images - 1
+    parts = [(of_images, num_images - 1), (of_seed, seed_df), (of_seed, seed_df)]
+    found = satterthwaite(np.zeros(()), [(np.asarray(variance), df) for variance, df in parts])
+    level = 1 - ALPHA / max(num_arms * (num_arms - 1), 2)
+    return float(nctdtrinc(found.df, 1 - POWER, stdtrit(found.df, level)) * np.sqrt(found.variance))
+
+
+def _best_reading(a: Spread, b: Spread | None = None) -> Estimate:
+    """Read an arm, alone or against a constant: trained again where it has the seeds for it."""
+    return trained_again(a, b) if a.num_seeds >= MIN_SEEDS else these_models(a, b)
+
+
+def _state_pairs(tables: Sequence[ArmTable], spreads: Sequence[Spread], rows: Rows) -> tuple[PairStatement, ...]:
+    pairs = list(combinations(range(len(tables)), 2))
+    fixed = [these_models(spreads[i], spreads[j]) for i, j in pairs]
+    anew = [trained_again(spreads[i], spreads[j]) if _is_known(spreads[i], spreads[j]) else None for i, j in pairs]
+    # A pair that cannot be read counts in the family all the same: with p = 1 it comes last.
+    p_fixed = holm(np.array([found.p for found in fixed]))
+    p_anew = holm(np.array([1.0 if found is None else found.p for found in anew]))
+    return tuple(
+        PairStatement(
+            a=tables[i].arm,
+            b=tables[j].arm,
+            difference=float(fixed[number].value),
+            num_discordant=_num_discordant(tables[i].values, tables[j].values, rows),
+            these_models=_inference(fixed[number], p_fixed[number]),
+            if_trained_again=None if (found := anew[number]) is None else _inference(found, p_anew[number]),
+        )
+        for number, (i, j) in enumerate(pairs)
+    )
+
+
+def _is_known(*spreads: Spread) -> bool:
+    return min(spread.num_seeds for spread in spreads) >= MIN_SEEDS
+
+
+def _num_discordant(a: Floats, b: Floats, rows: Rows) -> int:
+    gaps = rows.sum_by_group(a.mean(axis=0) - b.mean(axis=0))
+    return int(np.count_nonzero(~np.isclose(gaps, 0, atol=1e-9)))
+
+
+def seed_std(spread: Spread) -> float | None:
+    """Return the spread of an arm's mean over seeds without the images' share, sqrt(max(0, (MSS - MSE) / N))."""
+    return None if spread.num_seeds < 2 else _seed_variance(spread) ** 0.5
+
+
+def _seed_variance(spread: Spread) -> float:
+    return max(0.0, float(spread.between_seeds - spread.noise))
+
+
+def _limits(found: Estimate, rows: Rows, level: float, *, is_share: bool) -> tuple[Floats, Floats]:
+    if is_share:
+        return _wilson(found.value, found.effective_images(rows.num_groups), stdtrit(found.df, level))
+    margin = found.margin(level)
+    return found.value - margin, found.value + margin
+
+
+def _wilson(mean: Floats, num: Floats, quantile: Floats) -> tuple[Floats, Floats]:
+    share, square = np.clip(mean, 0, 1), np.square(quantile) / num
+    centre = (share + square / 2) / (1 + square)
+    margin = np.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
+    return np.clip(centre - margin, 0, 1), np.clip(centre + margin, 0, 1)
+
+
+def _inference(found: Estimate, p_holm: float) -> Inference:
+    margin = found.margin(1 - ALPHA / 2)
+    return Inference(
+        low=float(found.value - margin),
+        high=float(found.value + margin),
+        df=float(found.df),
+        p=float(found.p),
+        p_holm=float(p_holm),
+        variance=float(found.variance),
+    )
