@@ -155,6 +155,9 @@ class ComparisonSpec(Section):
     margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.02
     """How much worse, in the metric's units (0.02: two points of accuracy), a cheaper arm may be and still be called
     good enough."""
+    rule: Literal["crossed_t_holm"] = "crossed_t_holm"
+    """How statements about strategies are made, fixed before the run: two-sided t tests of all pairs of arms on the test
+    images, seeds and images crossed, at 5 % over all pairs after Holm (comparison.statistics has the formulas)."""
     seeds: Positive | Annotated[tuple[int, ...], Field(min_length=1)] = 5
     """A count (seeds 0, 1, ...) or a list."""
     lr_candidates: Positive | Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = 2

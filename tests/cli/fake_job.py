@@ -63,7 +63,8 @@ def epoch_row(trial, epoch, value):
 
 def leaderboard():
     def metric(value):
-        return {"mean": value, "std": 0.01, "by_seed": {"0": value, "1": value}}
+        limits = {"low": value - 0.05, "high": value + 0.05, "seed_std": 0.01}
+        return {"mean": value, **limits, "by_seed": {"0": value, "1": value}}
 
     arms = []
     for index, arm in enumerate(dict.fromkeys(f"{t['architecture']}-{t['strategy']}" for t in PLAN["trials"])):
@@ -72,11 +73,30 @@ def leaderboard():
         arms.append(
             {
                 "arm": arm, **metrics, "top5": None, "val": metrics, "lr": {"0": 0.1, "1": 0.03},
-                "trained_parameters": 11_000_000, "seconds": 12.5, "images_per_s": 250.0,
+                "trained_parameters": 11_000_000, "train_flops": 2e9, "seconds": 12.5, "images_per_s": 250.0,
                 "peak_memory_bytes": 1_000_000, "trials": {"done": 3, "failed": 0},
             }
         )  # fmt: skip
-    table = {"schema": 1, "run": RUN.name, "ranked_by": "x", "verdict": "A wins.", "arms": arms}
+    verdict = {
+        "state": "separated",
+        "sentences": ["A wins."],
+        "notes": [],
+        "margin": 0.02,
+        "cheapest_good_enough": None,
+    }
+    test = {"value": 0.9, "low": 0.85, "high": 0.95}
+    model = {
+        "path": "model/model.safetensors",
+        "arm": arms[0]["arm"],
+        "seed": 0,
+        "candidate": 0,
+        "val": 0.9,
+        "test": test,
+    }
+    table = {"schema": 2, "run": RUN.name, "metric": "accuracy", "ranked_by": "x", "verdict": verdict, "model": model}
+    table |= {"chance": {"value": 0.5, "low": 0.4, "high": 0.6}, "images": {"test": 40}, "pairs": [], "arms": arms}
+    (RUN / "model").mkdir(exist_ok=True)
+    (RUN / "model" / "model.safetensors").touch()
     write(RUN / "leaderboard.json", table)
 
 
@@ -85,12 +105,12 @@ def choice():
     chosen = [
         {
             "arm": f"{trial['architecture']}-{trial['strategy']}", "seed": trial["seed"], "trial_id": trial_id(trial),
-            "edge": "highest", "val_accuracy": 0.9, "val_log_loss": 0.4,
+            "edge": "highest", "val": 0.9, "val_log_loss": 0.4,
         }
         for trial in PLAN["trials"]
         if trial["candidate"] == last
     ]  # fmt: skip
-    write(RUN / "choice.json", {"schema": 1, "chosen": chosen})
+    write(RUN / "choice.json", {"schema": 2, "metric": "accuracy", "chosen": chosen})
 
 
 def play():

@@ -25,11 +25,11 @@ def test_done_job_prints_result_on_stdout_and_talk_on_stderr(call: Call, work: P
     assert answer.code == 0
     table, verdict, files = answer.out.strip().split("\n\n")
     assert table.splitlines()[0].split()[:3] == ["arm", "val", "acc"]
-    assert table.splitlines()[1].startswith("resnet18-feature_extraction  0.900 ± 0.010")
+    assert table.splitlines()[1].startswith("resnet18-feature_extraction    0.900     0.900  0.850 to 0.950")
     assert table.splitlines()[-1].startswith("* at the edge of the rates tried")
     assert verdict == "A wins."
     assert "report.html" in files
-    assert "resnet18-feature_extraction-s0-c1/best.safetensors" in files
+    assert "model/model.safetensors" in files
     assert "60 images, nothing wrong with them." in answer.err
     assert "resnet18-full-s0-c0  epoch 2/2  loss 0.500  val 0.700 (best 0.700)  100 images/s" in answer.err
     assert answer.err.count("  epoch ") == 3 * 2 * 2
@@ -121,7 +121,7 @@ def test_resume_changed_is_left_as_a_mark_for_the_job(call: Call, work: Path) ->
 def test_json_is_one_object_on_stdout(call: Call, work: Path) -> None:
     answer = json.loads(call("compare", *SMALL, "--json").out)
     assert (answer["id"], answer["state"], answer["exit_code"]) == (only_run(work).run_id, "done", 0)
-    assert answer["leaderboard"]["verdict"] == "A wins."
+    assert answer["leaderboard"]["verdict"]["sentences"] == ["A wins."]
     failed = call("compare", *SMALL, "--json", job="broken")
     assert json.loads(failed.out)["exit_code"] == failed.code == 2
 

@@ -219,7 +219,7 @@ def test_dry_run_prints_a_spec_that_is_itself_valid_input_and_starts_nothing(
     again = call("compare", "--spec", "again.yaml", "--dry-run")
     assert yaml.safe_load(again.out) == yaml.safe_load(first.out)
     assert again.out == first.out
-    for words in ("trials        54 = 6 arms x 3 seeds x 3 learning rates", "side by side  ", "disk  ", "memory  "):
+    for words in ("trials        60 = 6 arms x 5 seeds x 2 learning rates", "side by side  ", "disk  ", "memory  "):
         assert f"# {words}" in first.out
     assert "# vgg11, last_layers: " in first.out
 

@@ -84,7 +84,7 @@ def test_wait_and_result_give_the_jobs_own_code(call: Call) -> None:
     answer = call("result", run.run_id, "--json")
     assert answer.code == 4
     said = json.loads(answer.out)
-    assert said["leaderboard"]["verdict"] == "A wins."
+    assert said["leaderboard"]["verdict"]["sentences"] == ["A wins."]
     assert said["trials"] == {"done": 2, "failed": 1}
     assert "A wins." in call("result", run.run_id).out
 

@@ -79,19 +79,19 @@ def test_columns_line_up() -> None:
 
 
 def test_narrow_terminal_gets_fewer_columns_of_the_result() -> None:
-    metric = {"mean": 0.9, "std": 0.01, "by_seed": {"0": 0.9, "1": 0.9}}
-    one = {"mean": 0.9, "std": None, "by_seed": {"0": 0.9}}
+    metric = {"mean": 0.9, "low": 0.85, "high": 0.95, "seed_std": 0.01, "by_seed": {"0": 0.9, "1": 0.9}}
+    one = {"mean": 0.9, "low": None, "high": None, "seed_std": None, "by_seed": {"0": 0.9}}
     arm = {
         "arm": "resnet18-last_layers", "accuracy": metric, "val": {"accuracy": one}, "log_loss": metric,
-        "macro_f1": metric, "ece": metric, "lr": {"0": 0.1, "1": 0.1}, "trained_parameters": 2_050,
+        "macro_f1": metric, "ece": metric, "lr": {"0": 0.1, "1": 0.1}, "trained_parameters": 2_050, "train_flops": 7e9,
         "seconds": 9.0, "images_per_s": 1500.0, "trials": {"done": 2, "failed": 1},
     }  # fmt: skip
-    wide = list(leaderboard_lines({"arms": [arm]}, {("resnet18-last_layers", "1")}, 120))
+    wide = list(leaderboard_lines({"metric": "accuracy", "arms": [arm]}, {("resnet18-last_layers", "1")}, 140))
     assert wide[0].split()[-1] == "failed"
     assert wide[1].split() == [
-        "resnet18-last_layers", "0.900", "0.900", "±", "0.010", "0.900", "0.1", "0.1*", "2.0k", "9", "s",
-        "0.900", "0.900", "1,500", "1",
+        "resnet18-last_layers", "0.900", "0.900", "0.850", "to", "0.950", "0.900", "0.1", "0.1*", "2.0k", "7",
+        "9", "s", "0.900", "1,500", "1",
     ]  # fmt: skip
-    narrow = list(leaderboard_lines({"arms": [arm]}, (), 60))
+    narrow = list(leaderboard_lines({"metric": "accuracy", "arms": [arm]}, (), 60))
     assert max(map(len, narrow)) <= 60
     assert narrow[0].split()[:3] == ["arm", "val", "acc"]

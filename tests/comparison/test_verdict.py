@@ -93,7 +93,7 @@ def test_a_cheaper_arm_within_the_margin_is_named_for_the_next_training() -> Non
     verdict = verdict_of([table("full", GOOD), table("last_layers", NEARLY_AS_GOOD)])
     assert verdict.cheapest_good_enough == "resnet18-last_layers"
     assert "Good enough to train next time: resnet18-last_layers, which could cost at most" in verdict.text
-    assert "0.43 of the operations" in verdict.text
+    assert "0.43 of resnet18-full's operations" in verdict.text
 
 
 def noisy(strategy: str, accuracy: float, seed_std: float, seed: int, num_seeds: int = 3) -> ArmTable:

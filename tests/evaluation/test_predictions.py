@@ -14,7 +14,7 @@ from transferlib.data.images import ImageTable, image_keys
 from transferlib.data.manifest import Manifest
 from transferlib.errors import DataError, RunFolderError, TrialError
 from transferlib.evaluation.predictions import Predictions, merge_predictions, read_predictions
-from transferlib.records import TrialSpec
+from transferlib.records import TrialKey, TrialSpec
 from transferlib.runs import RunFolder
 
 IDS = ("a/1.png", "a/2.png", "b/1.png", "b/2.png")
@@ -30,9 +30,12 @@ def images() -> ImageTable:
     return ImageTable(IDS, IDS, IDS, labels, splits, image_keys(IDS), ("a", "b"))
 
 
+KEY = TrialKey("resnet18", "full", fold=0, seed=3, candidate=1)
+
+
 def make(image_ids: tuple[str, ...] = (IDS[0], IDS[2], IDS[3]), labels: tuple[int, ...] = (0, 1, 1)) -> Predictions:
     logits = np.arange(2 * len(image_ids), dtype=np.float32).reshape(-1, 2) / 7
-    return Predictions.from_arrays("run", "resnet18-full", 3, 1, "val", image_ids, labels, logits, ("a", "b"))
+    return Predictions.from_arrays("run", KEY, "val", image_ids, labels, logits, ("a", "b"))
 
 
 def test_file_has_the_contracts_columns_and_classes_in_its_metadata(tmp_path: Path) -> None:
@@ -85,15 +88,15 @@ def test_another_split_or_other_classes_are_an_error(images: ImageTable) -> None
 
 def test_arrays_that_do_not_fit_each_other_are_an_error() -> None:
     with pytest.raises(DataError, match=r"logits of shape \[1, 3\]"):
-        Predictions.from_arrays("r", "a", 0, 0, "val", ["x"], [0], np.zeros((1, 3)), ("a", "b"))
+        Predictions.from_arrays("r", KEY, "val", ["x"], [0], np.zeros((1, 3)), ("a", "b"))
     with pytest.raises(DataError, match="classes 0 to 1"):
-        Predictions.from_arrays("r", "a", 0, 0, "val", ["x"], [2], np.zeros((1, 2)), ("a", "b"))
+        Predictions.from_arrays("r", KEY, "val", ["x"], [2], np.zeros((1, 2)), ("a", "b"))
 
 
 def test_logits_that_are_not_finite_are_named() -> None:
     logits = np.array([[0.0, 1.0], [np.nan, 0.0]])
     with pytest.raises(TrialError, match="1 of 2 images are not finite: y"):
-        Predictions.from_arrays("r", "a", 0, 0, "val", ["x", "y"], [0, 1], logits, ("a", "b"))
+        Predictions.from_arrays("r", KEY, "val", ["x", "y"], [0, 1], logits, ("a", "b"))
 
 
 def test_a_foreign_or_missing_file_is_an_error(tmp_path: Path) -> None:
@@ -111,9 +114,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def test_merged_file_has_val_of_every_candidate_and_test_of_the_chosen(finished: RunFolder) -> None:
     found = [p.source for p in read_predictions(finished.predictions)]
-    assert found == sorted(found, key=lambda s: (s.arm, s.seed, s.candidate, s.split != "val"))
+    assert found == sorted(found, key=lambda s: (s.key, s.split != "val"))
     assert sum(source.split == "val" for source in found) == 2 * 2 * 2
-    tested = {f"{s.arm}-s{s.seed}-c{s.candidate}" for s in found if s.split == "test"}
+    tested = {s.key.id for s in found if s.split == "test"}
     assert tested == {t["trial_id"] for t in json.loads(finished.choice.read_text())["chosen"]}
     assert len(tested) == 4
 

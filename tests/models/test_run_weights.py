@@ -21,9 +21,18 @@ def run(tmp_path: Path) -> RunFolder:
     return run
 
 
-def add_trial(run: RunFolder, seed: int, accuracy: float, *, is_kept: bool = True, **changes: object) -> str:
+def add_trial(
+    run: RunFolder,
+    seed: int,
+    accuracy: float,
+    *,
+    is_kept: bool = True,
+    architecture: str = "resnet18",
+    **changes: object,
+) -> str:
     spec = TrialSpec(TrialKey("resnet18", "full", 0, seed, 0), 0.03)
-    result = TrialResult(spec.key, 0.03, "done", val_accuracy=accuracy, val_loss=1.0)
+    key = replace(spec.key, architecture=architecture)
+    result = TrialResult(key, 0.03, "done", val_accuracy=accuracy, val_loss=1.0)
     folder = run.trial(spec.trial_id)
     folder.path.mkdir()
     folder.result.write_text(replace(result, **changes).to_json())  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ def test_trials_are_ordered_by_seed_then_candidate_then_arm() -> None:
         "resnet50-full-s0-c0",
         "resnet50-feature_extraction-s0-c1",
     ]
-    assert len(trials) == 3 * 3 * 3
+    assert len(trials) == 5 * 2 * 3
     assert [t.seed for t in trials] == sorted(t.seed for t in trials)
 
 
@@ -96,8 +96,8 @@ def test_disk_counts_models_until_they_are_chosen_between() -> None:
     kept = make_plan(spec(**vgg, output={"keep": "all"}), listing(), TWO_CPUS).cost.run_bytes
     model = 4 * 134_268_738  # VGG16 with two classes
     checkpoints = 4 * 2 * model
-    assert chosen == pytest.approx(checkpoints + (3 + 2) * model, rel=0.001)
-    assert kept == pytest.approx(checkpoints + 9 * model, rel=0.001)
+    assert chosen == pytest.approx(checkpoints + (5 + 1) * model, rel=0.001)
+    assert kept == pytest.approx(checkpoints + 10 * model, rel=0.001)
 
 
 def test_what_does_not_fit_the_disk_is_refused_with_the_arithmetic() -> None:

@@ -33,8 +33,9 @@ def test_candidates_are_centred_on_the_base_rate_and_sqrt_10_apart(count: int) -
 
 
 def test_base_rate_itself_is_the_middle_of_an_odd_count() -> None:
-    assert lr_candidates(ComparisonSpec(), "resnet18", "full", "sgd")[1] == base_lr("resnet18", "full", "sgd")
-    assert lr_candidates(ComparisonSpec(base_lr=0.2), "vgg16", "full", "adamw")[1] == 0.2
+    three = ComparisonSpec(lr_candidates=3)
+    assert lr_candidates(three, "resnet18", "full", "sgd")[1] == base_lr("resnet18", "full", "sgd")
+    assert lr_candidates(ComparisonSpec(lr_candidates=3, base_lr=0.2), "vgg16", "full", "adamw")[1] == 0.2
 
 
 def test_listed_rates_are_every_arms_own_in_ascending_order() -> None:

@@ -169,7 +169,7 @@ def test_the_chosen_model_predicts_the_whole_test_split(make_inputs: MakeInputs)
     list(train_trial(inputs, LocalWorker()))
     predictions = Predictions.load(evaluate_chosen(inputs, LocalWorker()))
     predictions.check_complete(inputs.images, "test")
-    assert predictions.source == ("run", "resnet18-feature_extraction", 5, 0, "test")
+    assert predictions.source == ("run", inputs.trial.key, "test")
     # The same function on validation gives what training measured: one way to evaluate.
     measured = inputs.folder.predictions("val").read_bytes()
     evaluate_chosen(inputs, LocalWorker(), "val")

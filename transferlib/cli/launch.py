@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transferlib.cli.attending import say, start_job, target_of
 from transferlib.cli.outcome import shown
-from transferlib.cli.preview import cheaper_lines, look, plan_job, plan_lines, table_lines
+from transferlib.cli.preview import can_show, cheaper_lines, look, plan_job, plan_lines, table_lines
 from transferlib.cli.request import Request
 from transferlib.cli.resolve import Resolved, resolve_spec
 from transferlib.cli.words import count, duration
@@ -48,7 +48,8 @@ def run_request(request: Request) -> int:
     cheaper = _cheaper(request, spec, listing, machine, plan)
     run = _make_run(spec, request.verb, plan)
     say(_headline(run, plan))
-    for line in (*plan.notes, *cheaper):
+    shown = can_show(plan)
+    for line in (*([f"It can show {shown}."] if shown else []), *plan.notes, *cheaper):
         say(line)
     return start_job(request, target, run, plan, is_new=True)
 

@@ -44,6 +44,9 @@ METRIC_WORDS = {
 }
 
 
+SHORT_METRICS = {"accuracy": "acc", "balanced_accuracy": "bal acc", "macro_f1": "macro-F1", "log_loss": "log-loss"}
+
+
 def result_lines(run: RunFolder, width: int) -> Iterator[str]:
     """Yield the leaderboard, the verdict and the files of a run that is done.
 
@@ -164,7 +167,7 @@ def leaderboard_lines(leaderboard: Mapping[str, Any], edges: Collection[tuple[st
         ]
         for arm in leaderboard["arms"]
     ]
-    header = [f"{title} {METRIC_WORDS[metric]}" if title in ("val", "test") else title for title in HEADER]
+    header = [f"{title} {SHORT_METRICS[metric]}" if title in ("val", "test") else title for title in HEADER]
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
     yield from fit_columns(header, rows, width)

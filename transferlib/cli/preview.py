@@ -98,6 +98,8 @@ def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) ->
         f"{words.count(images['train'], 'image')} in {words.count(num_steps, 'step')} "
         f"of at most {spec.training.global_batch_size}",
     )
+    if (shown := can_show(plan)) is not None:
+        yield _row("can show", shown)
     yield _row("side by side", _side_by_side(plan))
     if plan.placement:
         yield _row("nodes", plan.placement)
@@ -106,6 +108,35 @@ def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) ->
     yield _row("time", f"about {words.duration(cost.seconds)} (rough; corrected once the first epochs are done)")
     for note in (*listing.notes, *plan.notes):
         yield _row("note", note)
+
+
+def can_show(plan: Plan) -> str | None:
+    """Return the smallest difference that a comparison can show, and what fewer or more seeds could; None of one arm.
+
+    Source: `comparison.statistics.detectable_difference`, whose assumptions the text names.
+
+    Args:
+        plan: Of the comparison.
+    """
+    num_arms, num_seeds, num_images = len(plan.arms), len(plan.seeds), plan.images["test"]
+    if num_arms < 2 or num_images < 2:
+        return None
+    from transferlib.comparison.statistics import MIN_SEEDS, detectable_difference
+
+    def points(seeds: int) -> str:
+        return f"{100 * detectable_difference(num_images, seeds, num_arms):.1f}"
+
+    if num_seeds < MIN_SEEDS:
+        return (
+            f"nothing of the strategies: {words.count(num_seeds, 'seed')} cannot (use {MIN_SEEDS} or more); of the "
+            f"trained models, differences from about {points(num_seeds)} points"
+        )
+    others = [seeds for seeds in (MIN_SEEDS, 10) if seeds != num_seeds]
+    beside = words.listed([f"{points(seeds)} with {seeds} seeds" for seeds in others])
+    return (
+        f"differences of two arms from about {points(num_seeds)} points, on {words.count(num_images, 'test image')} with "
+        f"{num_seeds} seeds ({beside}); where arms are right on 90 % of the images and differ over seeds as is usual"
+    )
 
 
 def _row(label: str, text: str) -> str:

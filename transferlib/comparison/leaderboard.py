@@ -11,6 +11,7 @@ import numpy as np
 from transferlib.comparison import tables
 from transferlib.comparison.arms import SHARES, ArmResult, build_arms, ranked_by
 from transferlib.comparison.choose import Choice, ChosenTrial, choose_from, read_choice
+from transferlib.comparison.ledger import reading_notes
 from transferlib.comparison.results import RunResults, SplitImages, read_final_results, read_results
 from transferlib.comparison.statistics import (
     ArmTable,
@@ -168,8 +169,8 @@ def _evidence(found: RunResults, arms: Sequence[ArmResult], split: str) -> Evide
     with_result = [arm for arm in arms if arm.chosen]
     seeds = {arm.arm: [trial.seed for trial in arm.chosen] for arm in with_result}
     if split == "val" and found.unfinished:
-        complete = set.intersection(*map(set, seeds.values())) if seeds else set()
-        seeds = {arm: [seed for seed in of if seed in complete] for arm, of in seeds.items()}
+        begun = {trial.seed for trial in found.trials if trial.trial_id in found.unfinished}
+        seeds = {arm: [seed for seed in of if seed not in begun] for arm, of in seeds.items()}
     measured = [
         ArmTable(
             arm.arm,
@@ -193,11 +194,12 @@ def _evidence(found: RunResults, arms: Sequence[ArmResult], split: str) -> Evide
 def _interim(found: RunResults, evidence: Evidence) -> list[str]:
     if not found.unfinished:
         return ["The test set has not been read, so this is from validation, which flatters what was chosen on it."]
-    seeds = {arm.num_seeds for arm in evidence.judgement.arms} if evidence.judgement else {0}
-    return [
-        f"Not the end: {len(found.unfinished)} of {len(found.trials)} trials have not ended. This is from validation, "
-        f"over the {max(seeds)} seeds that all arms have finished, and may change."
-    ]
+    unfinished = f"Not the end: {len(found.unfinished)} of {len(found.trials)} trials have not ended"
+    if evidence.judgement is None:
+        return [f"{unfinished}, and no seed is finished in all arms, so nothing is compared yet."]
+    num_seeds = max(arm.num_seeds for arm in evidence.judgement.arms)
+    over = "the one seed" if num_seeds == 1 else f"the {num_seeds} seeds"
+    return [f"{unfinished}. This is from validation, over {over} that all arms have finished, and may change."]
 
 
 def _handed_model(found: RunResults, choice: Choice, *, is_final: bool) -> HandedModel | None:
@@ -224,7 +226,7 @@ def load_comparison(run: RunFolder, notes: Sequence[str] = ()) -> Comparison:
     choice = read_choice(run)
     if choice is not None and run.predictions.exists():
         found = read_final_results(run, choice.trial_ids)
-        return build_comparison(found, choice, is_final=True, notes=notes)
+        return build_comparison(found, choice, is_final=True, notes=[*reading_notes(run), *notes])
     found = read_results(run, ("val",))
     return build_comparison(found, choice or choose_from(found), is_final=False)
 

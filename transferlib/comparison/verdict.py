@@ -77,7 +77,8 @@ def give_verdict(arms: Sequence[ArmResult], evidence: Evidence, notes: Sequence[
     """
     judged = evidence.judgement
     if judged is None:
-        return Verdict("open", ("No arm has a result.",), tuple(notes), evidence.margin, None, None)
+        nothing = ("No arm has a result yet.",) if any(arm.chosen for arm in arms) else ("No arm has a result.",)
+        return Verdict("open", nothing, tuple(notes), evidence.margin, None, None)
     words = _Words(evidence)
     ordered = sorted(judged.arms, key=lambda arm: arm.mean if evidence.is_loss else -arm.mean)
     best, *others = ordered
