@@ -75,3 +75,23 @@ def test_every_verb_that_starts_a_job_has_its_script() -> None:
         assert RUN_ID.fullmatch(run.run_id)
         assert run.verb == verb
         assert job_script(f"{run.verb}.py").is_file()
+
+
+def test_judging_runs_where_neither_torch_nor_ray_is_installed(tmp_path: Path) -> None:
+    from tests.synthetic_run import Story, write_run
+
+    run = write_run(tmp_path, Story(seeds=(0, 1, 2)))
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'torchvision', 'ray')));"
+        "from pathlib import Path; from transferlib.runs import RunFolder;"
+        "import transferlib.comparison.leaderboard as board;"
+        f"print(board.write_leaderboard(RunFolder(Path({str(run.path)!r}))).verdict.state)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("separated", "good_enough", "open")
+
+
+def test_judging_knows_nothing_of_planning() -> None:
+    modules = [path for path in PACKAGE if path.relative_to(ROOT).parts[1] == "comparison"]
+    assert [str(path) for path in modules if "transferlib.planning" in path.read_text()] == []

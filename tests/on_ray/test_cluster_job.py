@@ -192,7 +192,7 @@ def test_every_verb_answers_about_a_job_of_the_head(
     assert lines[-1]["log"] == TRIAL
     assert "The trial is done." in lines[-1]["line"]
     assert desk.submit("wait", run.run_id[:17]).returncode == 0
-    assert str(run.trial(TRIAL).best.relative_to(desk.folder)) in desk.submit("result", run.run_id).stdout
+    assert str(run.model.relative_to(desk.folder)) in desk.submit("result", run.run_id).stdout
     run.report.unlink()
     assert json.loads(desk.submit("report", run.run_id, "--json").stdout)["report"] == str(run.report)
     assert run.report.exists()
@@ -291,7 +291,7 @@ def test_a_run_can_live_in_an_object_store(desk: Desk, here: TrialResult) -> Non
     assert result_of(run).weights_sha256 == here.weights_sha256
     assert run.report.exists()
     assert not run.trial(TRIAL).best.exists()  # large files stay in the store
-    assert f"{storage}/{run.run_id}/trials/{TRIAL}/best.safetensors" in desk.submit("result", run.run_id).stdout
+    assert f"{storage}/{run.run_id}/{run.MODEL}" in desk.submit("result", run.run_id).stdout
     assert "running: 1 trial" in desk.submit("logs", run.run_id).stdout
     assert "The trial is done." in desk.submit("logs", run.run_id, "--trial", TRIAL).stdout
     run.report.unlink()
@@ -331,6 +331,7 @@ def test_ddp_over_two_nodes_killed_in_the_middle_goes_on_from_the_store(desk: De
     (chosen,) = (name.split("/")[1] for name in kept if name.endswith("predictions-test.parquet"))
     models = [name for name in kept if name.endswith("best.safetensors")]
     assert models == [f"trials/{chosen}/best.safetensors"], "models that were not chosen do not stay in the store"
+    assert stored.read(RunFolder.MODEL) == stored.read(models[0]), "the model handed over is in the store"
 
 
 def _raw_jobs(desk: Desk) -> list[dict[str, Any]]:

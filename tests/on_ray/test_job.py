@@ -171,18 +171,53 @@ def test_compare_ends_with_0_and_says_so(finished: Finished) -> None:
 def test_stdout_has_the_result_table_the_verdict_and_the_files(finished: Finished) -> None:
     lines = finished.process.stdout.splitlines()
     top = next(number for number, line in enumerate(lines) if line.split()[:1] == ["arm"])
-    assert all(name in lines[top] for name in ("val acc", "test acc", "log-loss", "rate"))
+    assert all(name in lines[top] for name in ("val acc", "test acc", "95 % limits", "log-loss", "rate"))
     table = lines[top : lines.index("", top)]
     rows = [line for line in table if line.split()[:1] and line.split()[0] in ARMS]
     assert [row.split()[0] for row in rows] == [arm["arm"] for arm in finished.leaderboard["arms"]]
     for row, arm in zip(rows, finished.leaderboard["arms"], strict=True):
-        assert f"{arm['val']['accuracy']['mean']:.3f} ± {arm['val']['accuracy']['std']:.3f}" in row
-        assert f"{arm['accuracy']['mean']:.3f} ± {arm['accuracy']['std']:.3f}" in row
-    assert finished.leaderboard["verdict"] in " ".join(finished.process.stdout.split())
+        figures = arm["accuracy"]
+        assert row.split()[1:6] == [
+            f"{arm['val']['accuracy']['mean']:.3f}",
+            f"{figures['mean']:.3f}",
+            *(f"{figures['low']:.3f}", "to", f"{figures['high']:.3f}"),
+        ]
+    text = " ".join(finished.process.stdout.split())
+    for sentence in finished.leaderboard["verdict"]["sentences"]:
+        assert sentence in text
     named = dict(line.split(maxsplit=1) for line in lines if line.startswith(("Report", "Model", "Predictions")))
     assert finished.folder / named["Report"] == finished.run.report
     assert finished.folder / named["Predictions"] == finished.run.predictions
-    assert finished.folder / named["Model"] in [finished.run.trial(trial).best for trial in finished.chosen]
+    assert finished.folder / named["Model"] == finished.run.model
+
+
+def test_the_model_handed_over_is_the_best_on_validation_over_all_arms_and_seeds(finished: Finished) -> None:
+    model = finished.choice.model
+    assert model is not None
+    assert model.val == max(trial.val for trial in finished.choice.chosen)
+    assert finished.run.model.read_bytes() == finished.run.trial(model.trial_id).best.read_bytes()
+    said = finished.leaderboard["model"]
+    assert (said["arm"], said["seed"], said["candidate"]) == (model.arm, model.seed, model.candidate)
+    assert finished.run.path / said["path"] == finished.run.model
+    test = recomputed(finished, "test", model.trial_id)["accuracy"]
+    assert said["test"]["value"] == pytest.approx(test)
+    assert said["test"]["low"] < test < said["test"]["high"] or test in (said["test"]["low"], said["test"]["high"])
+
+
+def test_every_verb_names_the_same_model(finished: Finished) -> None:
+    model = finished.choice.model
+    assert model is not None
+    runs, home = str(finished.run.path.parent), finished.folder / "home"
+    for verb in ("status", "result", "list"):
+        name = [] if verb == "list" else [finished.run.run_id]
+        text = submit(verb, *name, "--runs", runs, folder=finished.folder, home=home).stdout
+        words = f"{model.arm} s{model.seed}" if verb == "list" else f"{model.arm}, seed {model.seed}"
+        assert words in text, verb
+        answer = json.loads(submit(verb, *name, "--runs", runs, "--json", folder=finished.folder, home=home).stdout)
+        if verb == "result":
+            assert answer["model"] == str(finished.run.model)
+        if verb == "list":
+            assert (answer[0]["model"]["arm"], answer[0]["model"]["seed"]) == (model.arm, model.seed)
 
 
 def test_stderr_has_the_talk_and_nothing_of_ray(finished: Finished) -> None:
@@ -220,7 +255,8 @@ def test_spec_reads_back_to_what_was_asked_for(finished: Finished) -> None:
         }
     )
     saved = JobSpec.load(finished.run.spec)
-    assert saved == asked
+    decided = asked.comparison.model_copy(update={"metric": "accuracy"})
+    assert saved == asked.model_copy(update={"comparison": decided})
     assert JobSpec.from_yaml(saved.to_yaml()) == saved
 
 
@@ -494,7 +530,7 @@ def test_leaderboard_is_what_scikit_learn_makes_of_the_predictions(finished: Fin
 
 def readme_lines() -> str:
     blocks: list[str] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (lines,) = [block for block in blocks if "best.safetensors" in block]
+    (lines,) = [block for block in blocks if "model.safetensors" in block]
     return lines
 
 
@@ -508,11 +544,13 @@ def evaluation_pixels(image: Path, meta: dict[str, str]) -> Tensor:
 
 
 def test_readme_lines_load_each_chosen_model_and_give_the_logits_of_its_predictions(
-    finished: Finished, monkeypatch: pytest.MonkeyPatch
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     predictions = finished.predictions()
     for trial_id in finished.chosen:
-        monkeypatch.chdir(finished.run.trial(trial_id).path)
+        (tmp_path / trial_id).mkdir()
+        (tmp_path / trial_id / "model.safetensors").symlink_to(finished.run.trial(trial_id).best)
+        monkeypatch.chdir(tmp_path / trial_id)
         names: dict[str, Any] = {}
         exec(readme_lines(), names)
         meta, model = names["meta"], names["model"].eval()

@@ -339,3 +339,19 @@ def test_leave_to_go_on_under_other_versions_is_for_one_attempt(tmp_path: Path, 
     client.resume_changed_flag.unlink()
     ClientMirror(store, client).push_new_run()
     assert not store.exists("RESUME_CHANGED")
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_a_copy_is_kept_here_and_in_the_store_wherever_the_file_was_written(
+    tmp_path: Path, store: Location, *, is_here: bool
+) -> None:
+    begin(tmp_path, store)
+    head = node(tmp_path, "head")
+    best = head.trial(TRIAL).best
+    if is_here:
+        best.write_bytes(b"a model")
+    else:
+        store.write(best.relative_to(head.path).as_posix(), b"a model")
+    with head.locked(), DriverMirror(store, head, sync_every_s=60.0) as driver:
+        driver.copy(best, head.model)
+    assert store.read(RunFolder.MODEL) == head.model.read_bytes() == b"a model"
