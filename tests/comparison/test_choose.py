@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.synthetic_run import Story, write_run
-from transferlib.comparison.choose import choose, choose_candidates, read_choice
+from transferlib.comparison.choose import Choice, ChosenTrial, choose, choose_candidates, read_choice
 from transferlib.errors import RunFolderError
 from transferlib.evaluation.metrics import Metrics
 from transferlib.evaluation.predictions import Predictions
@@ -73,6 +74,44 @@ def test_the_choice_is_saved_and_found_again(tmp_path: Path) -> None:
     saved = run.choice.read_text()
     assert choose_candidates(run) == read_choice(run)
     assert run.choice.read_text() == saved
+
+
+def test_a_choice_of_schema_1_is_read_with_its_figures() -> None:
+    trial = {"arm": "resnet18-full", "seed": 1, "trial_id": "resnet18-full-s1-c2", "candidate": 2, "lr": 0.1}
+    plain = {
+        "schema": 1,
+        "run": "20261125-014503-compare-3fa9",
+        "selected_by": "validation accuracy, then log-loss, then the smaller rate",
+        "chosen": [{**trial, "edge": "highest", "val_accuracy": 0.9, "val_log_loss": 0.4}],
+        "failed": [{**trial, "trial_id": "resnet18-full-s1-c0", "candidate": 0, "reason": "not finite"}],
+        "without_result": [],
+        "grids": {"resnet18-full": [0.01, 0.03, 0.1]},
+    }
+    choice = Choice.from_plain(plain)
+    assert choice.metric == "accuracy"
+    assert choice.model is not None
+    assert (choice.model.key, choice.model.val) == (TrialKey("resnet18", "full", 0, 1, 2), 0.9)
+    assert choice.failed[0].trial_id == "resnet18-full-s1-c0"
+
+
+def test_the_model_is_best_over_arms_and_seeds_ties_go_to_loss_parameters_and_rate() -> None:
+    def candidate(strategy: str, seed: int, val: float, loss: float, parameters: int, lr: float) -> ChosenTrial:
+        return ChosenTrial(TrialKey("resnet18", strategy, 0, seed, 0), lr, val, loss, parameters, "inside")
+
+    level = [
+        candidate("full", 0, 0.9, 0.30, 10, 0.1),
+        candidate("full", 1, 0.9, 0.25, 20, 0.1),
+        candidate("last_layers", 0, 0.9, 0.25, 10, 0.1),
+        candidate("last_layers", 1, 0.9, 0.25, 10, 0.03),
+        candidate("scratch", 0, 0.89, 0.01, 1, 0.001),
+    ]
+    for order in permutations(level):
+        assert Choice("run", "accuracy", (), order, (), (), {}).model == level[3]
+    worse_is_higher = Choice(
+        "run", "log_loss", (), (replace(level[0], val=0.3), replace(level[1], val=0.2)), (), (), {}
+    )
+    assert worse_is_higher.model is not None
+    assert worse_is_higher.model.val == 0.2
 
 
 def test_choosing_waits_for_every_trial(tmp_path: Path) -> None:

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from transferlib.evaluation.metrics import METRIC_NAMES, calibration_bins, compute_metrics, score_images
+from transferlib.evaluation.metrics import (
+    METRIC_NAMES,
+    calibration_bins,
+    compute_metrics,
+    score_images,
+    selection_score,
+)
+from transferlib.names import METRICS
 
 
 def random_case(num_images: int, num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,3 +101,17 @@ def test_metrics_do_not_depend_on_the_order_of_images_nor_on_chunks() -> None:
 def test_metrics_of_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="no images"):
         compute_metrics(np.zeros(0, np.int64), np.zeros((0, 3), np.float32))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_higher_selection_score_is_better(metric: str) -> None:
+    labels = np.array([0, 1, 1, 2])
+    good, bad = (scale * np.eye(3, dtype=np.float32)[labels] for scale in (3.0, -3.0))
+    assert selection_score(metric, labels, good) > selection_score(metric, labels, bad)
+
+
+def test_the_selection_score_of_accuracy_is_the_share_of_right_predictions_to_the_last_bit() -> None:
+    random = np.random.default_rng(0)
+    for number in (3, 7, 81):
+        labels, logits = random.integers(0, 4, number), random.normal(size=(number, 4)).astype(np.float32)
+        assert selection_score("accuracy", labels, logits) == float((logits.argmax(axis=1) == labels).mean())

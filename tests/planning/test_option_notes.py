@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from transferlib.data.listing import Entry, Listing
-from transferlib.planning.option_notes import option_notes
+from transferlib.planning.option_notes import decide_metric, option_notes
 from transferlib.spec import JobSpec
 
 ALL = ("train", "val", "test")
@@ -70,3 +70,19 @@ def test_random_frozen_layers_are_told() -> None:
     assert note.startswith("--weights none with feature_extraction and last_layers: the frozen layers stay random")
     every_stage = {"names": ["last_layers"], "last_stages": 5}  # of a ResNet: none is frozen
     assert notes(models={"weights": "none"}, strategies=every_stage) == ()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "metric"), [((100, 11), "accuracy"), ((100, 10), "balanced_accuracy"), ((50, 50), "accuracy")]
+)
+def test_balanced_accuracy_decides_where_the_largest_class_has_ten_times_the_smallest(
+    sizes: tuple[int, int], metric: str
+) -> None:
+    labels = ["many"] * sizes[0] + ["few"] * sizes[1]
+    entries = tuple(Entry(f"{label}/{n}.png", f"/{label}/{n}.png", label) for n, label in enumerate(labels))
+    found = Listing("/photos", "class folders", entries)
+    open_spec = JobSpec.from_mapping({"data": {"path": "/photos"}})
+    assert open_spec.comparison.metric is None
+    assert decide_metric(open_spec, found).comparison.metric == metric
+    told = JobSpec.from_mapping({"data": {"path": "/photos"}, "comparison": {"metric": "macro_f1"}})
+    assert decide_metric(told, found) == told

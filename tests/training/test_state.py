@@ -91,3 +91,12 @@ def test_totals_never_fall_and_steps_that_stand_are_those_of_the_checkpoint(
     taken_up = take_up_totals(saved, shown)
     assert taken_up == expected
     assert taken_up.train.steps - taken_up.steps_redone == saved.train.steps - saved.steps_redone
+
+
+def test_the_best_epoch_is_by_the_comparisons_score_then_by_loss() -> None:
+    best = BestEpoch(0, val_accuracy=0.9, val_loss=0.3, position=Position(1, 0), val_score=0.5)
+    assert best.is_worse_than(0.6, 0.9)
+    assert best.is_worse_than(0.5, 0.2)
+    assert not best.is_worse_than(0.4, 0.1)
+    older = BestEpoch(0, val_accuracy=0.9, val_loss=0.3, position=Position(1, 0))
+    assert not older.is_worse_than(0.8, 0.1), "what an older version wrote was judged by accuracy"

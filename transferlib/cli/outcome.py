@@ -36,6 +36,9 @@ HEADER = [
 ]
 """The most wanted first: a narrow terminal shows as many as fit. Operations and time are of training one trial."""
 EDGE_NOTE = "* at the edge of the rates tried: a rate beyond it may do better (--lr-candidates)."
+FEWEST_RATES = 2
+TWO_RATES_NOTE = "Two rates were tried in each arm; one beyond them may do better (--lr-candidates)."
+"""Of two rates each is at the edge: a star on all of them would tell nothing."""
 METRIC_WORDS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -55,11 +58,17 @@ def result_lines(run: RunFolder, width: int) -> Iterator[str]:
         width: Of the terminal, characters.
     """
     leaderboard = read_leaderboard(run)
-    chosen = (read_json(run.choice) or {}).get("chosen", ())
-    edges = {(trial["arm"], str(trial["seed"])) for trial in chosen if trial["edge"] in ("lowest", "highest")}
+    choice = read_json(run.choice) or {}
+    chosen, grids = choice.get("chosen", ()), choice.get("grids", {})
+    at_edge = [trial for trial in chosen if trial["edge"] in ("lowest", "highest")]
+    edges = {
+        (trial["arm"], str(trial["seed"])) for trial in at_edge if len(grids.get(trial["arm"], ())) != FEWEST_RATES
+    }
     yield from leaderboard_lines(leaderboard, edges, width)
     if edges:
         yield EDGE_NOTE
+    elif at_edge:
+        yield TWO_RATES_NOTE
     verdict = leaderboard["verdict"]
     for sentence in (*verdict["sentences"], *verdict["notes"]):
         yield ""
