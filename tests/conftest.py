@@ -31,6 +31,14 @@ keep_to_loopback()
 LIMITS = Limits(max_pixels=1_000_000, max_file_bytes=1_000_000)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the ledger of test readings of whoever runs the tests out of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def ray_instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Run one Ray with two logical CPUs for all tests that ask for it; no other test starts one."""

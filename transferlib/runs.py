@@ -6,6 +6,7 @@
       job.json                                                  on which cluster, as which job (not for a local one)
       metrics.jsonl log/                                        every epoch of every trial; full logs
       choice.json predictions.parquet leaderboard.{json,csv,md} the choice on validation, then the result
+      test_readings.json                                        which other runs of this user read the same test set
       model/model.safetensors                                   to use: the best on validation of all
       augmentation.png report.html                              to look at
       trials/<arm>-s<seed>-c<candidate>/

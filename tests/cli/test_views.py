@@ -1,12 +1,15 @@
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from tests.telemetry.run_folders import EPOCHS, begin_run, end, show
 from transferlib.cli import words
-from transferlib.cli.following import Snapshot, TrialRow
+from transferlib.cli.following import Follower, Snapshot, TrialRow
 from transferlib.cli.live import choose_rows, draw
 from transferlib.cli.outcome import leaderboard_lines
+from transferlib.cli.preview import trials_product
 from transferlib.cli.tables import text_table
 from transferlib.records import TrialKey, TrialSpec
 
@@ -50,6 +53,51 @@ def test_rows_are_all_shown_where_they_fit() -> None:
 
 def test_table_is_not_drawn_before_a_trial_begins() -> None:
     assert len(drawn([row(0, "pending")], 80)) == 2
+
+
+def test_a_seed_that_goes_on_with_one_rate_is_one_trial_before_and_after_it_is_decided(tmp_path: Path) -> None:
+    run, plan = begin_run(tmp_path, seeds=3, candidates=2, tuning_seeds=1)
+    follower = Follower(run, plan)
+    before = follower.take()
+    assert (before.num_trials, before.count("pending"), before.num_spared) == (2 * (2 + 2), 8, 0)
+    for trial in plan.trials:
+        if trial.arm == "resnet18-full" and trial.seed == 0:
+            show(run, trial, "done", val_accuracy=[0.9 - trial.lr], epoch=EPOCHS)
+            follower.take()  # the result comes after
+            end(run, trial, val_accuracy=0.9 - trial.lr)
+        if trial.arm == "resnet18-full" and trial.seed > 0 and trial.candidate == 1:
+            end(run, trial, "spared")
+    after = follower.take()
+    assert (after.num_trials, after.count("pending"), after.count("done"), after.num_spared) == (8, 6, 2, 2)
+    assert {row.trial.trial_id for row in after.rows if row.trial.seed > 0 and row.is_expected} == {
+        "resnet18-feature_extraction-s1-c0",
+        "resnet18-feature_extraction-s2-c0",
+        "resnet18-full-s1-c0",
+        "resnet18-full-s2-c0",
+    }
+    console = Console(file=io.StringIO(), width=100, height=30, force_terminal=False)
+    with console.capture() as capture:
+        console.print(draw(after, console, elapsed_s=61.0))
+    lines = capture.get().splitlines()
+    assert lines[-1].startswith("8 trials: 2 done, 6 waiting, 2 spared | 1:01")
+    assert len(lines) == 1 + 8 + 1
+
+
+def test_time_left_counts_no_trial_that_is_spared(tmp_path: Path) -> None:
+    run, plan = begin_run(tmp_path, seeds=3, candidates=2, tuning_seeds=1)
+    run.append_metrics([{"trial_id": plan.trials[0].trial_id, "epoch": 0, "seconds": 10.0}])
+    assert Follower(run, plan).take().eta_s == 8 * EPOCHS * 10.0
+
+
+def test_what_the_number_of_trials_comes_from(tmp_path: Path) -> None:
+    for number, tuning_seeds in enumerate((2, None, 5)):
+        (tmp_path / str(number)).mkdir()
+        _, plan = begin_run(tmp_path / str(number), seeds=5, candidates=2, tuning_seeds=tuning_seeds)
+        if tuning_seeds == 2:
+            assert plan.num_trained_trials == 14
+            assert trials_product(plan) == "2 arms x (2 seeds x 2 learning rates + 3 seeds)"
+        else:
+            assert trials_product(plan) == "2 arms x 5 seeds x 2 learning rates"
 
 
 def test_sparkline_scales_thins_and_keeps_the_last() -> None:

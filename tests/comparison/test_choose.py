@@ -69,6 +69,21 @@ def test_failed_trials_are_listed_with_their_reasons_and_never_chosen() -> None:
     assert choice.without_result == (("resnet18-last_layers", 0),)
 
 
+def test_a_seed_that_goes_on_with_one_rate_is_chosen_from_what_was_trained() -> None:
+    trials = trials_of("full") + trials_of("last_layers")
+    results = {t.trial_id: ended(t, "spared", "rate 0.03 was better on seeds 0 and 1") for t in trials}
+    done, failed = trials[1], trials[4]
+    results |= {done.trial_id: ended(done), failed.trial_id: ended(failed, "failed", "not finite")}
+    choice = choose("run", trials, results, {done.trial_id: metrics(0.8, 0.5)})
+    (only,) = choice.chosen
+    assert (only.trial_id, only.edge) == (done.trial_id, "inside"), (
+        "the grid is the arm's, not what one seed was tried at"
+    )
+    assert choice.without_result == (("resnet18-last_layers", 0),)
+    assert [trial.trial_id for trial in choice.failed] == [failed.trial_id]
+    assert Choice.from_plain(choice.to_plain()) == choice
+
+
 def test_the_choice_is_saved_and_found_again(tmp_path: Path) -> None:
     run = write_run(tmp_path, SMALL)
     saved = run.choice.read_text()

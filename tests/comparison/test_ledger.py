@@ -64,9 +64,9 @@ def test_from_the_second_reading_on_the_verdict_says_what_it_does_to_the_error_r
     assert record_reading(third).earlier == (run.run_id, second.run_id)
     told = load_comparison(third).verdict.notes[-1]
     assert f"read by 2 runs before ({run.run_id}, {second.run_id})" in told
-    assert "3 readings with choices between them find one in up to 14 of 100" in told  # 1 - 0.95^3 = 0.1426
+    assert "read 3 times, with choices in between, in up to 14 of 100" in told  # 1 - 0.95^3 = 0.1426
     assert "1 run before" in load_comparison(second).verdict.notes[-1]
-    assert "10 of 100" in load_comparison(second).verdict.notes[-1]  # 1 - 0.95^2 = 0.0975
+    assert "up to 10 of 100" in load_comparison(second).verdict.notes[-1]  # 1 - 0.95^2 = 0.0975
     assert load_comparison(run).verdict.notes == ()
 
 

@@ -167,7 +167,8 @@ def test_a_handful_of_discordant_images_could_have_shown_nothing() -> None:
 def test_what_it_would_take_is_said_in_seeds_and_images() -> None:
     verdict = verdict_of([noisy("full", 0.92, 0.03, 0), noisy("last_layers", 0.90, 0.03, 1)])
     assert "To tell resnet18-full and resnet18-last_layers apart" in verdict.text
-    assert "about" in verdict.sentences[-1] and "seeds" in verdict.sentences[-1]
+    assert "about" in verdict.sentences[-1]
+    assert "seeds" in verdict.sentences[-1]
 
 
 def test_one_arm_alone_is_compared_with_nothing() -> None:

@@ -20,7 +20,8 @@ import pytest
 from tests.synthetic_run import Story, write_run
 from transferlib.comparison.choose import read_choice
 from transferlib.comparison.ledger import FILE_NAME, record_reading
-from transferlib.comparison.verify import Verification, verify_run
+from transferlib.comparison.mismatches import Verification
+from transferlib.comparison.verify import verify_run
 from transferlib.data.manifest import Manifest
 from transferlib.errors import RunFolderError
 from transferlib.evaluation.predictions import Predictions, read_predictions, schema_with
@@ -376,6 +377,13 @@ def test_the_last_digits_of_another_processor_are_no_difference(run: RunFolder) 
 
     write_json(run.leaderboard("json"), nudged(board))
     assert told(verify_run(run)) == []
+
+
+def test_of_long_texts_the_part_that_differs_is_shown() -> None:
+    verification = Verification()
+    verification.compare("a.md", "line 1", f"{'x' * 200}1{'y' * 200}", f"{'x' * 200}2{'y' * 200}")
+    one, other = (f"...{'x' * 20}{digit}{'y' * 59}..." for digit in (1, 2))
+    assert told(verification) == [f"a.md, line 1: says '{one}', should be '{other}'."]
 
 
 def test_another_model_than_the_one_named_is_found(run: RunFolder) -> None:

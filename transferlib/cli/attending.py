@@ -11,6 +11,7 @@ from pathlib import Path
 
 from transferlib.cli.executor import StopSignals
 from transferlib.cli.following import Follower
+from transferlib.cli.gate import gate
 from transferlib.cli.outcome import partial_lines, result_json, result_lines
 from transferlib.cli.plain import PlainView
 from transferlib.cli.request import Request
@@ -95,7 +96,7 @@ def follow_job(
         with hang_up_is_no_error():
             _record_end(run, outcome)
             _report(request, run, plan, outcome)
-    return outcome.exit_code
+    return gate(run, request.fail_under, outcome.exit_code)
 
 
 def _view(request: Request) -> View:

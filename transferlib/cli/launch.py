@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from transferlib.cli.attending import say, start_job, target_of
+from transferlib.cli.gate import check_limit
 from transferlib.cli.outcome import shown
-from transferlib.cli.preview import can_show, cheaper_lines, look, plan_job, plan_lines, table_lines
+from transferlib.cli.preview import can_show, cheaper_lines, look, plan_job, plan_lines, table_lines, trials_product
 from transferlib.cli.request import Request
 from transferlib.cli.resolve import Resolved, resolve_spec
 from transferlib.cli.words import count, duration
@@ -38,6 +39,7 @@ def run_request(request: Request) -> int:
     target = target_of(request)
     listing = look(resolved.spec)
     spec = decide_metric(resolved.spec, listing)
+    check_limit(request.fail_under, spec.comparison.decided_metric)
     machine = target.look(spec)
     plan = plan_job(spec, listing, machine, is_exact=request.is_dry_run)
     if request.is_dry_run:
@@ -90,12 +92,13 @@ def _resolve(request: Request) -> Resolved:
 
 
 def _headline(run: RunFolder, plan: Plan) -> str:
-    arms, trials = count(len(plan.arms), "arm"), count(len(plan.trials), "trial")
-    return (
-        f"Run {run.run_id}: {trials} ({arms} x {count(len(plan.seeds), 'seed')} x "
-        f"{count(plan.num_candidates, 'learning rate')}), {plan.concurrency} side by side, "
-        f"about {duration(plan.cost.seconds)}\n{plan.placement}\n{shown(run.path)}".replace("\n\n", "\n")
+    lines = (
+        f"Run {run.run_id}: {count(plan.num_trained_trials, 'trial')} ({trials_product(plan)}), "
+        f"{plan.concurrency} side by side, about {duration(plan.cost.seconds)}",
+        plan.placement,
+        shown(run.path),
     )
+    return "\n".join(line for line in lines if line)
 
 
 def _make_run(spec: JobSpec, verb: str, plan: Plan) -> RunFolder:

@@ -11,6 +11,8 @@ import click
 
 from transferlib import __version__
 from transferlib.cli.clusters import cluster
+from transferlib.cli.gate import fail_under_option, refuse_gate
+from transferlib.cli.judging import COMMANDS as JUDGING_COMMANDS
 from transferlib.cli.options import job_options
 from transferlib.cli.sifting import PROBLEMS, JobCommand, JobGroup
 from transferlib.cli.verbs import COMMANDS, RUNS_HELP
@@ -38,6 +40,7 @@ def job_command(verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in (
+            fail_under_option(),
             click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object."),
             click.option(
                 "--resume-changed",
@@ -173,7 +176,7 @@ def list_runs(runs: str | None, as_json: bool) -> int:
     return 0
 
 
-for command in (*COMMANDS, cluster):
+for command in (*COMMANDS, *JUDGING_COMMANDS, cluster):
     submit.add_command(command)
 
 
@@ -215,19 +218,21 @@ def _start(verb: str, ctx: click.Context, options: dict[str, Any]) -> int:
     from transferlib.cli.launch import run_request
     from transferlib.cli.request import Request
 
+    is_dry_run, is_detached, limit = (options.pop(name) for name in ("dry_run", "detach", "fail_under"))
     return run_request(
         Request(
             verb,
             spec_file=options.pop("spec_file"),
-            is_dry_run=options.pop("dry_run"),
+            is_dry_run=is_dry_run,
             resume=options.pop("resume"),
             resume_changed=options.pop("resume_changed"),
             as_json=options.pop("as_json"),
             address=options.pop("address"),
             storage=options.pop("storage"),
-            is_detached=options.pop("detach"),
+            is_detached=is_detached,
             id_file=options.pop("id_file"),
-            problems=ctx.meta[PROBLEMS],
+            fail_under=limit,
+            problems=(*ctx.meta[PROBLEMS], *refuse_gate(limit, is_detached=is_detached, is_dry_run=is_dry_run)),
             given=_given(options),
         )
     )

@@ -26,5 +26,7 @@ class Request:
     is_detached: bool = False
     id_file: str | None = None
     """File that gets the run's id."""
+    fail_under: float | None = None
+    """Least value of the model handed over, of log-loss the highest, for exit code 0; None: any."""
     problems: tuple[str, ...] = ()
     """What is wrong with the command line already."""

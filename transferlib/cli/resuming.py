@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transferlib.addresses import HERE
 from transferlib.cli.attending import follow_job, leave_id, print_result, say, start_job, target_of
+from transferlib.cli.gate import gate
 from transferlib.cli.outcome import is_of_older_version, shown
 from transferlib.cli.request import Request
 from transferlib.cli.resolve import find_runs_dir
@@ -49,7 +50,7 @@ def resume_run(request: Request) -> int:
     if status.get("state") == "done" and not is_of_older_version(run):
         say(f"Run {run.run_id} is done already.")
         print_result(request, run, status.get("exit_code", 0))
-        return int(status.get("exit_code", 0))
+        return gate(run, request.fail_under, int(status.get("exit_code", 0)))
     request = _as_before(request, run, submission)
     if request.address == HERE and before.ray in ("PENDING", "RUNNING") and submission is not None:
         raise RunFolderError(f"Run {run.run_id} is at work at {submission.address}. First: submit stop {run.run_id}")

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from transferlib.cli.gate import fail_under_option, gate
+
 Command = Callable[..., Any]
 
 RUNS_HELP = "Folder that run folders are in. [default: output.runs_dir of submit.yaml, else runs]"
@@ -113,8 +115,9 @@ def stop(run: str, runs: str | None, waits: bool, as_json: bool) -> int:
 
 @click.command("result")
 @run_command
+@fail_under_option()
 @json_option("Print one JSON object, the leaderboard in it.")
-def result(run: str, runs: str | None, as_json: bool) -> int:
+def result(run: str, runs: str | None, fail_under: float | None, as_json: bool) -> int:
     """Print the result of RUN: the leaderboard, the verdict, where the model is. Exit with the job's code.
 
     RUN is an id, the start of one, @last, or a run folder's path.
@@ -131,7 +134,7 @@ def result(run: str, runs: str | None, as_json: bool) -> int:
     state = RunView(folder).look()
     width = shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns if sys.stdout.isatty() else PLAIN_WIDTH
     print_result(folder, state, as_json=as_json, width=width)
-    return UsageError.exit_code if state.exit_code is None else state.exit_code
+    return UsageError.exit_code if state.exit_code is None else gate(folder, fail_under, state.exit_code)
 
 
 @click.command("report")

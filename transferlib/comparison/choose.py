@@ -10,7 +10,7 @@ from transferlib.comparison.results import RunResults, read_results
 from transferlib.errors import RunFolderError
 from transferlib.evaluation.metrics import Metrics
 from transferlib.names import LOWER_IS_BETTER
-from transferlib.records import Keyed, TrialKey, TrialResult, TrialSpec
+from transferlib.records import FINISHED, Keyed, TrialKey, TrialResult, TrialSpec
 from transferlib.runs import RunFolder, read_json, write_json
 
 SCHEMA = 2
@@ -67,7 +67,7 @@ class Choice:
     chosen: tuple[ChosenTrial, ...]
     failed: tuple[FailedTrial, ...]
     without_result: tuple[tuple[str, int], ...]
-    """Arms and seeds of which every candidate failed."""
+    """Arms and seeds of which every candidate that was trained failed."""
     grids: Mapping[str, tuple[float, ...]]
     """The planned rates by arm, ascending."""
 
@@ -154,7 +154,8 @@ def choose(
     """Choose, per arm and seed, the candidate that is best on validation.
 
     Best is by the metric, then the lowest log-loss, then the network with fewer parameters, then the smaller rate. A
-    trial that failed cannot be chosen; it is listed with its reason. A trial that has not ended is passed over.
+    trial that failed cannot be chosen; it is listed with its reason. A trial that has not ended is passed over, and so
+    is one that was spared, since its arm goes on with another rate (`comparison.tuning`).
 
     Args:
         run_id: The run's id.
@@ -180,7 +181,7 @@ def choose(
         if done:
             best = min(done, key=lambda candidate: _order(candidate, metric))
             chosen.append(ChosenTrial(**vars(best), edge=_edge(best.lr, grids[best.arm])))
-        elif all(_state(results, trial) == "failed" for trial in group):
+        elif all(_state(results, trial) in FINISHED for trial in group):
             without_result.append((key.arm, key.seed))
     failed = [
         FailedTrial(trial.key, trial.lr, results[trial.trial_id].reason)
@@ -205,7 +206,7 @@ def choose_candidates(run: RunFolder) -> Choice:
     if found.unfinished:
         raise RunFolderError(
             f"{len(found.unfinished)} of {len(found.trials)} trials of {run.run_id} have not ended "
-            f"({', '.join(found.unfinished[:3])}); every candidate is trained before one is chosen."
+            f"({', '.join(found.unfinished[:3])}); all end before one is chosen."
         )
     choice = choose_from(found)
     saved = read_choice(run)

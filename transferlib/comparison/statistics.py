@@ -17,7 +17,8 @@ arm's, c_i an image's mean over seeds. Arms and seeds saw the same images, so di
   Obuchowski and Rockette 1995; Hillis 2007. df: Satterthwaite 1946.
 * **Over all pairs** p values are Holm's (1979): one false separation or more in at most 5 % of comparisons. For all
   statements MSS of an arm counts for at least a third of the arms' mean (`variance.borrow` says why).
-* **An arm's share** has Wilson's interval (1927) at the effective number of images m (1 - m) / V.
+* **An arm's share** has Wilson's interval (1927) at the effective number of images m (1 - m) / V; its log-loss has one
+  that is symmetric for the logarithm (losses are skewed: m -+ t sqrt(V) covered 89 %).
 * **At worst** is the upper limit of how far an arm lies below the best of the others: Hsu 1981, 1984 (`at_worst`).
 
 An image may stand for several rows that belong together (a group), and variance may be taken within strata: `Rows` is
@@ -49,6 +50,8 @@ ALPHA = 0.05
 """Error rate over all pairs; single intervals are at 1 - ALPHA."""
 MIN_SEEDS = 3
 """Seeds an arm needs before anything is said of training again: two leave one degree of freedom."""
+TINY = 1e-9
+"""Least mean log-loss, nat, that has a logarithm."""
 POWER = 0.8
 """How often a difference that can be detected is found."""
 MOST_SEEDS, MIN_IMAGES, MOST_TIMES_IMAGES = 30, 10, 20
@@ -174,7 +177,7 @@ def judge(
         rows: Which images belong together.
         chance: float64 [N], values of the constant predictor.
         lower_is_better: For log-loss.
-        is_share: The metric lies between 0 and 1; else intervals are symmetric.
+        is_share: The metric lies between 0 and 1; else it is a loss, from 0 up.
     """
     own = [Spread.of(table.values, rows) for table in tables]
     spreads, constant = borrow(own, MIN_SEEDS), Spread.of(chance[None, :], rows)
@@ -206,10 +209,9 @@ def at_worst(
 ) -> Floats | None:
     """Return U_i = max over j of the upper limit of m_j - m_i at 1 - ALPHA / (A - 1), float64 [A, ...].
 
-    The limit is m_j - m_i + t sqrt(V) for a metric that is no share. For a share it is made of Wilson's limits of the
-    two arms, with their correlation: near 1 a worse arm that looks good has a variance that is too small as well, and
-    t sqrt(V) called 7 % of arms good enough that were not. None where an arm has fewer than three seeds, or there is
-    but one.
+    The limit is made of those of the two arms alone, with their correlation. m_j - m_i + t sqrt(V) called up to 7 % of
+    arms good enough that were not (of log-losses 9 %): a worse arm that looks good has a variance that is too small as
+    well. None where an arm has fewer than three seeds, or there is but one.
 
     Source: Hsu 1984, Constrained simultaneous confidence intervals for multiple comparisons with the best (here by
     Bonferroni, since variances differ); Newcombe 1998, method 10, Improved confidence intervals for the difference
@@ -228,11 +230,9 @@ def at_worst(
 
 def _upper_limit(a: Spread, b: Spread, rows: Rows, level: float, *, is_share: bool) -> Floats:
     """Return the upper limit of a - b if trained again."""
-    gap = trained_again(a, b)
-    if not is_share:
-        return gap.value + gap.margin(level)
-    quantile, alone = stdtrit(gap.df, level), [trained_again(a), trained_again(b)]
-    limits = [_wilson(found.value, found.effective_images(rows.num_groups), quantile) for found in alone]
+    gap, alone = trained_again(a, b), [trained_again(a), trained_again(b)]
+    # Read with the degrees of freedom of the difference.
+    limits = [_limits(found._replace(df=gap.df), rows, level, is_share=is_share) for found in alone]
     above, below = limits[0][1] - a.mean, b.mean - limits[1][0]
     variances = [found.variance for found in alone]
     correlation = np.clip((sum(variances) - gap.variance) / (2 * np.sqrt(variances[0] * variances[1])), -1, 1)
@@ -416,10 +416,11 @@ def _seed_variance(spread: Spread) -> float:
 
 
 def _limits(found: Estimate, rows: Rows, level: float, *, is_share: bool) -> tuple[Floats, Floats]:
+    """Return limits of a mean: Wilson's of a share, symmetric ones of a loss's logarithm."""
     if is_share:
         return _wilson(found.value, found.effective_images(rows.num_groups), stdtrit(found.df, level))
-    margin = found.margin(level)
-    return found.value - margin, found.value + margin
+    factor = np.exp(np.minimum(found.margin(level) / np.maximum(found.value, TINY), 100))
+    return found.value / factor, np.maximum(found.value, TINY) * factor
 
 
 def _wilson(mean: Floats, num: Floats, quantile: Floats) -> tuple[Floats, Floats]:

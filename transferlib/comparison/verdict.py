@@ -100,7 +100,7 @@ def give_verdict(arms: Sequence[ArmResult], evidence: Evidence, notes: Sequence[
     is_separated = all(pair.is_separated for pair in pairs)
     sentences = (
         words.separation(best, pairs),
-        words.good_enough(enough, best, cost) if enough else words.open_cost(ordered, cost, best),
+        words.good_enough(enough, best, cost) if enough else words.open_cost(ordered, cost),
         *about_unlearnt,
         *([] if is_separated else [words.needs(pairs[0])]),
     )
@@ -175,7 +175,7 @@ class _Words:
         told = f"{best.arm} is {better} than {_listed([f'{pair.b} by {self._gap(pair)}' for pair in apart])}"
         if not together:
             return f"{told}, should all be trained again on these training images."
-        open_ones = _listed([f"{pair.b} ({self._gap(pair)})" for pair in together])
+        open_ones = _listed([f"{pair.b}, by {self._gap(pair)}" for pair in together])
         return f"{told}, should they be trained again on these training images; it is not told apart from {open_ones}."
 
     def these_models(self, pairs: Sequence[PairStatement]) -> str:
@@ -207,16 +207,16 @@ class _Words:
             f"Good enough to train next time: {enough.arm}, which {worst}, at {share:.2g} of {best.arm}'s operations."
         )
 
-    def open_cost(self, ordered: Sequence[ArmStatement], cost: dict[str, float], best: ArmStatement) -> str:
+    def open_cost(self, ordered: Sequence[ArmStatement], cost: dict[str, float]) -> str:
         margin = self._amount(self._evidence.margin, signed=False)
-        cheaper = [arm for arm in ordered if cost[arm.arm] <= CHEAPER * cost[best.arm] and arm.has_learnt]
+        dearest = max(cost[arm.arm] for arm in ordered)
+        cheaper = [arm for arm in ordered if cost[arm.arm] <= CHEAPER * dearest and arm.has_learnt]
         if not cheaper:
-            worst = best.at_worst or 0.0
             return (
-                f"No cheaper arm is to be had; {best.arm} could be {self._amount(worst, signed=False)} below another."
+                f"None of the arms is clearly cheaper to train, and none is known to be good enough (margin {margin})."
             )
         costs = _listed([f"{arm.arm} {self._amount(arm.at_worst or 0.0, signed=False)}" for arm in cheaper])
-        return f"Whether a cheaper arm would do is open (margin {margin}): next time, at worst, {_could(costs)}."
+        return f"Whether a cheaper arm would do is open (margin {margin}): at worst, next time, {_could(costs)}."
 
     def needs(self, pair: PairStatement) -> str:
         evidence = self._evidence

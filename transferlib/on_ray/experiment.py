@@ -15,6 +15,7 @@ from functools import partial
 
 from transferlib.comparison.choose import choose_candidates
 from transferlib.comparison.leaderboard import write_leaderboard
+from transferlib.comparison.ledger import record_reading
 from transferlib.data.cache_dir import default_cache_dir
 from transferlib.errors import EXIT_SOME_FAILED, StoppedError, TransferlibError
 from transferlib.evaluation.predictions import merge_predictions
@@ -173,18 +174,18 @@ class _Job:
     def _train(self) -> None:
         run, plan = self._run, self.plan
         pending = [trial for trial in plan.trials if not self._is_finished(trial)]
-        if len(pending) < len(plan.trials):
-            self.tell(f"{len(plan.trials) - len(pending)} of {len(plan.trials)} trials are finished already.")
-        self._phase("running", _count(len(pending), "trial"))
-        lost = run_trials(run, plan, pending, self._kept.remove)
-        self._kept.pull()
+        num_done, num_trials = self._progress()
+        if num_done:
+            self.tell(f"{num_done} of {num_trials} trials are finished already.")
+        self._phase("running", _count(num_trials - num_done, "trial"))
+        reasons = run_trials(run, plan, pending, self._kept)
         self._refuse_to_go_on_if_stopped()
-        lost = {trial.trial_id: lost.get(trial.trial_id, "?") for trial in pending if not self._is_finished(trial)}
+        lost = [trial.trial_id for trial in self._expected() if not self._is_finished(trial)]
         if lost:
             write_report(run)
-            reasons = "; ".join(f"{trial_id}: {reason}" for trial_id, reason in list(lost.items())[:3])
+            some = "; ".join(f"{trial_id}: {reasons.get(trial_id, '?')}" for trial_id in lost[:3])
             raise TransferlibError(
-                f"{len(lost)} of {len(plan.trials)} trials could not be brought to their end ({reasons}). Nothing is "
+                f"{len(lost)} of {self._progress()[1]} trials could not be brought to their end ({some}). Nothing is "
                 f"chosen yet and their checkpoints are kept. When the cause is gone: {self._resume_command()}"
             )
 
@@ -196,6 +197,7 @@ class _Job:
             raise TransferlibError(f"All {len(results)} trials failed. {_failures(results)}")
         self._phase("evaluating", "choosing on validation, then reading the test set once")
         chosen = set(choose_candidates(run).trial_ids)
+        record_reading(run)
         evaluate_trials(run, plan, [trial for trial in plan.trials if trial.trial_id in chosen])
         self._refuse_to_go_on_if_stopped()
         self._kept.pull()
@@ -215,8 +217,18 @@ class _Job:
         return result is not None and result.state in FINISHED
 
     def _results(self) -> list[TrialResult]:
+        """Return how the trials that were trained ended."""
         results = (self._run.trial(trial.trial_id).read_result() for trial in self.plan.trials)
-        return [result for result in results if result is not None]
+        return [result for result in results if result is not None and result.state != "spared"]
+
+    def _expected(self) -> tuple[TrialSpec, ...]:
+        """Return the trials that are trained, as far as is known now."""
+        return self.plan.tuning.expected({result.trial_id: result for result in self._results()})
+
+    def _progress(self) -> tuple[int, int]:
+        """Return how many trials are finished, and how many are trained in all."""
+        expected = self._expected()
+        return sum(self._is_finished(trial) for trial in expected), len(expected)
 
     def _resume_command(self) -> str:
         # On a cluster this folder may be the node's own; the id is what the user's machine knows the run by.
@@ -226,11 +238,11 @@ class _Job:
     def _refuse_to_go_on_if_stopped(self) -> None:
         if not self._run.stop_flag.exists():
             return
-        done = sum(self._is_finished(trial) for trial in self.plan.trials)
-        if done:
+        num_done, num_trials = self._progress()
+        if num_done:
             write_report(self._run)
         raise StoppedError(
-            f"Stopped with {done} of {len(self.plan.trials)} trials finished; checkpoints of the others are kept. "
+            f"Stopped with {num_done} of {num_trials} trials finished; checkpoints of the others are kept. "
             f"Go on with: {self._resume_command()}"
         )
 
