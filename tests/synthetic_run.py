@@ -55,6 +55,13 @@ class Story:
     """Trial ids without a result; the run is then one that was stopped."""
     with_broken_file: bool = True
     metric: str = "accuracy"
+    architectures: tuple[str, ...] = ("resnet18",)
+    epochs: int = EPOCHS
+    augmentation: str = "standard"
+    skill: float = 1.0
+    """Of all arms; 0: they guess."""
+    num_mislabelled: int = 0
+    """Test images that every trial takes for the class after their label's, as if they were labelled wrongly."""
 
 
 def write_run(folder: Path, story: Story | None = None) -> RunFolder:
@@ -84,7 +91,7 @@ def write_run(folder: Path, story: Story | None = None) -> RunFolder:
         return run
     for trial_id in choose_candidates(run).trial_ids:
         trial = next(t for t in trials if t.trial_id == trial_id)
-        predict(run, trial, "test", images).save(run.trial(trial_id).predictions("test"))
+        predict(run, trial, "test", images, story).save(run.trial(trial_id).predictions("test"))
     merge_predictions(run)
     write_leaderboard(run)
     run.set_status("done", exit_code=4 if story.failed else 0, message="")
@@ -121,16 +128,24 @@ def _picture(number: int, index: int, split: str) -> Image.Image:
     return picture
 
 
-def predict(run: RunFolder, trial: TrialSpec, split: str, images: ImageTable) -> Predictions:
+def predict(
+    run: RunFolder, trial: TrialSpec, split: str, images: ImageTable, story: Story | None = None
+) -> Predictions:
     """Return what a trial says of a split."""
+    story = story or Story()
     rows = images.rows(split)
     labels, num_classes = images.labels[rows], len(images.classes)
     seed_of = [trial.seed, trial.candidate, len(trial.strategy), len(split)]
+    if trial.architecture != "resnet18":
+        seed_of.append(len(trial.architecture))
     noise = np.random.default_rng(seed_of).normal(0, 1, (len(rows), num_classes))
     hard = np.random.default_rng(len(split)).uniform(0.2, 1.6, len(rows))
-    skill = SKILLS[trial.strategy] * (1.0, 1.15, 0.9)[trial.candidate % 3]
+    skill = story.skill * SKILLS[trial.strategy] * (1.0, 1.15, 0.9)[trial.candidate % 3]
     logits = noise + (skill * hard)[:, None] * np.eye(num_classes)[labels]
     logits += 0.9 * np.eye(num_classes)[(labels + 1) % num_classes]  # each class looks like the next one
+    if split == "test" and story.num_mislabelled:
+        wrong = np.arange(story.num_mislabelled)
+        logits[wrong, (labels[wrong] + 1) % num_classes] += 12.0
     return Predictions.from_arrays(
         run.run_id,
         trial.key,
@@ -147,7 +162,7 @@ def _write_trial(run: RunFolder, trial: TrialSpec, story: Story, images: ImageTa
     folder.path.mkdir()
     folder.spec.write_text(trial.to_json() + "\n")
     reason = story.failed.get(trial.trial_id, "")
-    num_epochs = 2 if reason or trial.trial_id in story.unfinished else EPOCHS
+    num_epochs = 2 if reason or trial.trial_id in story.unfinished else story.epochs
     folder.metrics.write_text(_metrics_csv(trial, num_epochs))
     if trial.trial_id in story.unfinished:
         return
@@ -166,7 +181,7 @@ def _write_trial(run: RunFolder, trial: TrialSpec, story: Story, images: ImageTa
         precision="bf16",
     )
     if not reason:
-        predictions = predict(run, trial, "val", images)
+        predictions = predict(run, trial, "val", images, story)
         predictions.save(folder.predictions("val"))
     folder.result.write_text(result.to_json() + "\n")
 
@@ -200,9 +215,10 @@ def _metrics_csv(trial: TrialSpec, num_epochs: int) -> str:
 def _trials(story: Story) -> tuple[TrialSpec, ...]:
     rates = RATES[: story.num_candidates]
     return tuple(
-        TrialSpec(TrialKey("resnet18", strategy, 0, seed, candidate), lr)
+        TrialSpec(TrialKey(architecture, strategy, 0, seed, candidate), lr)
         for seed in story.seeds
         for candidate, lr in enumerate(rates)
+        for architecture in story.architectures
         for strategy in story.strategies
     )
 
@@ -210,11 +226,11 @@ def _trials(story: Story) -> tuple[TrialSpec, ...]:
 def _spec(root: Path, story: Story) -> JobSpec:
     return JobSpec.from_mapping(
         {
-            "verb": "compare" if len(story.strategies) > 1 else "train",
-            "data": {"path": str(root), "image_size": 32},
-            "models": {"architectures": ["resnet18"], "weights": "none"},
+            "verb": "compare" if len(story.strategies) * len(story.architectures) > 1 else "train",
+            "data": {"path": str(root), "image_size": 32, "augmentation": story.augmentation},
+            "models": {"architectures": list(story.architectures), "weights": "none"},
             "strategies": {"names": list(story.strategies)},
-            "training": {"epochs": EPOCHS, "global_batch_size": 8},
+            "training": {"epochs": story.epochs, "global_batch_size": 8},
             "comparison": {
                 "metric": story.metric,
                 "seeds": list(story.seeds),
@@ -238,7 +254,7 @@ def _plan(trials: Sequence[TrialSpec], story: Story) -> Plan:
         concurrency=1,
         images=dict(zip(("train", "val", "test"), counts, strict=True)),
         num_classes=len(story.classes),
-        epochs=EPOCHS,
+        epochs=story.epochs,
         cost=cost,
     )
 

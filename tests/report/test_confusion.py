@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from transferlib.report.confusion import ClassRecall, ConfusedPair, class_recalls, confused_pairs
+from transferlib.report.confusion import ConfusedPair, confused_pairs
 
 CONFUSION = np.array([[5, 3, 2], [0, 10, 0], [1, 0, 0]])
 CLASSES = ("a", "b", "c")
@@ -14,7 +14,3 @@ def test_pairs_are_ordered_by_count_with_their_share_of_the_class() -> None:
         ConfusedPair("a", "c", 2, 0.2),
         ConfusedPair("c", "a", 1, 1.0),
     ]
-
-
-def test_classes_found_least_come_first_and_found_ones_are_left_out() -> None:
-    assert class_recalls(CONFUSION, CLASSES) == [ClassRecall("c", 0.0, 1), ClassRecall("a", 0.5, 10)]

@@ -15,6 +15,7 @@ from transferlib.runs import write_atomic
 
 _GAP = 4
 _CAPTION_HEIGHT = 14
+_LONGEST_NAME = 24
 _PAPER, _INK = (255, 255, 255), (60, 60, 60)
 
 
@@ -51,9 +52,12 @@ def save_mosaic(
     augmentation: Augmentation,
     seed: int,
     *,
+    names: Sequence[str],
     num_epochs: int = 7,
 ) -> None:
-    """Write `mosaic_tiles` as one PNG with a line of captions over its columns.
+    """Write `mosaic_tiles` as one PNG: a row an image with its class before it, a caption over each column.
+
+    Where training sees every image as evaluation does, each image stands there once, side by side with the others.
 
     Args:
         path: Of the PNG; written by rename.
@@ -61,19 +65,39 @@ def save_mosaic(
         keys: [R] their keys.
         augmentation: What training images go through.
         seed: A trial's seed.
+        names: R class names.
         num_epochs: How many epochs to show.
     """
     tiles = mosaic_tiles(images, keys, augmentation, seed, num_epochs)
-    num_rows, num_columns, size = tiles.shape[:3]
-    pitch = size + _GAP
-    sheet = Image.new("RGB", (num_columns * pitch + _GAP, _CAPTION_HEIGHT + num_rows * pitch + _GAP), _PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for column in range(num_columns):
-        left = _GAP + column * pitch
-        caption = "evaluation" if column == 0 else f"epoch {column - 1}"
-        pen.text((left, 2), caption, fill=_INK)
-        for row in range(num_rows):
-            sheet.paste(Image.fromarray(tiles[row, column]), (left, _CAPTION_HEIGHT + _GAP + row * pitch))
+    if (tiles == tiles[:, :1]).all():
+        sheet = _lay_out(tiles[None, :, 0], [""], names)
+    else:
+        sheet = _lay_out(tiles, names, ["evaluation", *(f"epoch {epoch}" for epoch in range(1, num_epochs + 1))])
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG", optimize=True)
     write_atomic(path, buffer.getvalue())
+
+
+def _lay_out(tiles: NDArray[np.uint8], row_names: Sequence[str], captions: Sequence[str]) -> Image.Image:
+    """Return tiles [R, C, S, S, 3] as one picture; no name or caption reaches into its neighbour."""
+    num_rows, num_columns, size = tiles.shape[:3]
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    row_texts, column_texts = [_short(name) for name in row_names], [_short(name) for name in captions]
+    margin = max(int(measure.textlength(text)) for text in row_texts)
+    left = _GAP + (margin + 2 * _GAP if margin else 0)
+    pitch = max(size, *(int(measure.textlength(text)) for text in column_texts)) + _GAP
+    height = size + _GAP
+    sheet = Image.new("RGB", (left + num_columns * pitch, _CAPTION_HEIGHT + num_rows * height + _GAP), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for column, text in enumerate(column_texts):
+        pen.text((left + column * pitch, 2), text, fill=_INK)
+    for row, text in enumerate(row_texts):
+        top = _CAPTION_HEIGHT + _GAP + row * height
+        pen.text((_GAP, top + size // 2), text, fill=_INK, anchor="lm")
+        for column in range(num_columns):
+            sheet.paste(Image.fromarray(tiles[row, column]), (left + column * pitch, top))
+    return sheet
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."

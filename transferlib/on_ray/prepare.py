@@ -84,7 +84,12 @@ def draw_mosaic(run: RunFolder, spec: JobSpec) -> None:
     rows = np.array(in_turn[:MOSAIC_ROWS], np.int64)
     augmentation = Augmentation.from_spec(spec.data.augmentation, spec.data.image_size)
     save_mosaic(
-        run.mosaic, source.pixels(rows), source.images.keys[rows], augmentation, seed=spec.comparison.seed_values[0]
+        run.mosaic,
+        source.pixels(rows),
+        source.images.keys[rows],
+        augmentation,
+        seed=spec.comparison.seed_values[0],
+        names=[source.images.classes[label] for label in source.images.labels[rows]],
     )
 
 

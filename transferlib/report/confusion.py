@@ -25,16 +25,6 @@ class ConfusedPair:
     """Of the label's images, 0 to 1."""
 
 
-@dataclass(frozen=True)
-class ClassRecall:
-    """Hold how much of one class was found."""
-
-    label: str
-    recall: float
-    num_images: int
-    """Over all seeds."""
-
-
 def summed_confusion(metrics: Sequence[Metrics]) -> npt.NDArray[np.int64]:
     """Return the sum of the seeds' confusion matrices, int64 [K, K]."""
     total: npt.NDArray[np.int64] = np.sum([found.confusion for found in metrics], axis=0)
@@ -57,16 +47,4 @@ def confused_pairs(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> 
         ConfusedPair(classes[row], classes[column], int(off[row, column]), float(off[row, column] / totals[row]))
         for row, column in cells
         if off[row, column]
-    ]
-
-
-def class_recalls(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> list[ClassRecall]:
-    """Return the classes found least, worst first, those without a miss left out."""
-    totals = confusion.sum(axis=1)
-    recalls = np.diag(confusion) / np.maximum(totals, 1)
-    order = np.argsort(recalls, kind="stable")[:NUM_PAIRS]
-    return [
-        ClassRecall(classes[row], float(recalls[row]), int(totals[row]))
-        for row in order.tolist()
-        if totals[row] and recalls[row] < 1
     ]

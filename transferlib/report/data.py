@@ -15,12 +15,13 @@ MAX_LEFT_OUT = 100
 MAX_MOSAIC_BYTES = 2_000_000
 
 
-def data_content(run: RunFolder, manifest: Manifest) -> dict[str, Any]:
+def data_content(run: RunFolder, manifest: Manifest, *, with_pictures: bool) -> dict[str, Any]:
     """Return counts by split and class, files left out, notes and the picture of augmented images.
 
     Args:
         run: The run.
         manifest: Its manifest.
+        with_pictures: Whether the picture is wanted.
     """
     counts = manifest.count_by_split_and_class()
     out = manifest.table.filter(pc.not_equal(manifest.table["status"], "used"))
@@ -32,8 +33,9 @@ def data_content(run: RunFolder, manifest: Manifest) -> dict[str, Any]:
         "totals": {split: sum(by_class.values()) for split, by_class in counts.items()},
         "num_left_out": out.num_rows,
         "left_out": out.select(columns).slice(0, MAX_LEFT_OUT).to_pylist(),
-        "lines": manifest.summary_lines(),
-        "mosaic": _mosaic(run),
+        # The terminal's table of counts is indented; the page has a table of its own.
+        "lines": [line for line in manifest.summary_lines() if not line.startswith("  ")],
+        "mosaic": _mosaic(run) if with_pictures else "",
     }
 
 

@@ -1,9 +1,9 @@
-"""The report's plots: accuracy by seed, learning curves, confusion matrices, reliability."""
+"""The report's plots: the metric by seed and against cost, learning curves, confusion matrices, reliability."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,11 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from transferlib.comparison.arms import ArmResult, Spread
+from transferlib.comparison.arms import SHARES, ArmResult, Figure
+from transferlib.comparison.choose import METRIC_WORDS
+from transferlib.comparison.verdict import SPLIT_OF
 from transferlib.evaluation.metrics import CalibrationBins
+from transferlib.report.cost import flop_unit
 from transferlib.report.svg import GRID, INK, MUTED, SURFACE, draw_svg, series_color, series_dash
 
 ACCENT_RGB = (0.14, 0.38, 0.78)
@@ -22,6 +25,8 @@ MAX_NUMBERED = 12
 """Classes up to which a matrix shows its counts."""
 MAX_NAMED = 30
 """Classes up to which a matrix names its rows and columns."""
+LEAST_SPAN = 0.1
+"""Of an axis of shares: less would blow up what is not there."""
 _LONGEST_NAME = 16
 _LEVEL_LETTERS = 36
 _STRONG = 0.55
@@ -30,44 +35,54 @@ Curves = Sequence[Sequence[float]]
 """One list of values an epoch for each seed."""
 
 
-def draw_accuracies(arms: Sequence[ArmResult]) -> Markup:
-    """Draw each arm's validation accuracy by seed with mean and spread, and test hollow beside it."""
-    shown = [arm for arm in arms if arm.chosen]
-    has_test = any(arm.test_metrics for arm in shown)
+def draw_by_seed(arms: Sequence[ArmResult], metric: str, split: str) -> Markup:
+    """Draw each arm's metric seed by seed with its limits, and validation hollow below it where test was read.
+
+    Args:
+        arms: All, in the order of their colours; those without a result are left out.
+        metric: One of `names.METRICS`.
+        split: test, or val while test was not read.
+    """
+    shown = [(number, arm) for number, arm in enumerate(arms) if arm.chosen]
 
     def draw(axes: Axes) -> None:
-        for row, arm in enumerate(shown):
-            test = arm.spread("test", "accuracy") if arm.test_metrics else None
-            height = row if test else row + 0.1
-            _draw_spread(axes, arm.val_accuracy, height, series_color(row), filled=True)
-            if test:
-                _draw_spread(axes, test, row + 0.22, MUTED, filled=False)
-            axes.text(0, row - 0.3, arm.arm, transform=axes.get_yaxis_transform(), color=INK)
+        for row, (number, arm) in enumerate(shown):
+            figure, val = arm.figure(split, metric), arm.figure("val", metric)
+            if figure is not None:
+                _draw_figure(axes, figure, row, series_color(number), filled=True)
+            if split == "test" and val is not None:
+                _draw_figure(axes, val, row + 0.24, MUTED, filled=False)
+            axes.text(0, row - 0.32, arm.arm, transform=axes.get_yaxis_transform(), color=INK)
         axes.set_yticks([])
         axes.set_ylim(len(shown) - 0.6, -0.65)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        low, high = axes.get_xlim()
-        axes.set_xlim(max(low, -0.02), min(high, 1.02))
-        axes.set_xlabel("accuracy")
+        if metric in SHARES:
+            axes.set_xlim(*_within_shares(*axes.get_xlim()))
+        axes.set_xlabel(METRIC_WORDS[metric])
 
-    beside = ", test accuracy beside it" if has_test else ""
-    return draw_svg("accuracy", f"Validation accuracy of each arm by seed{beside}", (390, 52 + 52 * len(shown)), draw)
+    return draw_svg("by-seed", f"{METRIC_WORDS[metric]} of each arm by seed", (390, 52 + 54 * len(shown)), draw)
 
 
-def _draw_spread(axes: Axes, spread: Spread, height: float, color: str, *, filled: bool) -> None:
-    values = list(spread.by_seed.values())
-    mean, std = spread.mean, spread.std
-    if mean is not None and std is not None:
-        axes.plot([mean - std, mean + std], [height, height], color=color, linewidth=1.4, alpha=0.75)
-    if mean is not None and len(values) > 1:
-        axes.plot([mean], [height], "|", color=color, markersize=11, markeredgewidth=2)
+def _draw_figure(axes: Axes, figure: Figure, height: float, color: str, *, filled: bool) -> None:
+    values = list(figure.by_seed.values())
+    if filled and figure.low is not None and figure.high is not None:
+        axes.plot([figure.low, figure.high], [height, height], color=color, linewidth=1.4, alpha=0.75)
+        axes.plot([figure.mean], [height], "|", color=color, markersize=11, markeredgewidth=2)
     face = color if filled else SURFACE
     size = 5.0 if filled else 4.0
     axes.plot(values, [height] * len(values), "o", markerfacecolor=face, markeredgecolor=color, markersize=size)
 
 
-def draw_curves(name: str, label: str, curves: Mapping[str, Curves], order: Sequence[str]) -> Markup:
+def _within_shares(low: float, high: float) -> tuple[float, float]:
+    """Return an axis that never shows a share below 0 or above 1; what lies on its end is drawn in full."""
+    high = min(high, 1.0)
+    return max(min(low, high - LEAST_SPAN), 0.0), high
+
+
+def draw_curves(
+    name: str, label: str, curves: Mapping[str, Curves], order: Sequence[str], *, is_share: bool = False
+) -> Markup:
     """Draw one quantity over epochs: each arm's mean over seeds, the seeds thin behind it.
 
     Args:
@@ -75,6 +90,7 @@ def draw_curves(name: str, label: str, curves: Mapping[str, Curves], order: Sequ
         label: Of the vertical axis.
         curves: By arm.
         order: All arms, in the order of their colours.
+        is_share: The quantity cannot pass 1, and neither does its axis.
     """
 
     def draw(axes: Axes) -> None:
@@ -87,6 +103,10 @@ def draw_curves(name: str, label: str, curves: Mapping[str, Curves], order: Sequ
             mean = [math.fsum(at) / len(at) for at in zip(*seeds, strict=False)]
             axes.plot(range(1, len(mean) + 1), mean, marker="o", markersize=3, **style)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        longest = max((len(values) for seeds in curves.values() for values in seeds), default=1)
+        axes.set_xlim(0.8, longest + 0.2)
+        if is_share:
+            axes.set_ylim(*_within_shares(*axes.get_ylim()))
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
 
@@ -138,7 +158,7 @@ def _write_counts(axes: Axes, confusion: npt.NDArray[np.int64], shares: npt.NDAr
 
 
 def draw_reliability(name: str, arm: str, bins: CalibrationBins, number: int) -> Markup:
-    """Draw how often an arm is right against how sure it is; the diagonal is perfect calibration.
+    """Draw how often an arm is right against how sure it is, larger where more images are; empty bins are left out.
 
     Args:
         name: Of the plot, unique on the page.
@@ -147,14 +167,18 @@ def draw_reliability(name: str, arm: str, bins: CalibrationBins, number: int) ->
         number: Of the arm's colour.
     """
 
+    held = np.flatnonzero(bins.num_images)
+    runs = np.split(held, np.flatnonzero(np.diff(held) > 1) + 1)
+    share = bins.num_images / max(bins.num_images.max(), 1)
+
     def draw(axes: Axes) -> None:
         edges = np.linspace(0, 1, len(bins.num_images) + 1)
-        held = bins.num_images > 0
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
-        share = bins.num_images / max(bins.num_images.max(), 1)
-        axes.bar(edges[:-1], 0.22 * share, np.diff(edges), align="edge", color=GRID, linewidth=0)
         color = series_color(number)
-        axes.plot(bins.confidence[held], bins.accuracy[held], marker="o", markersize=3.5, color=color)
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
+        axes.bar(edges[held], 0.22 * share[held], np.diff(edges)[held], align="edge", color=GRID, linewidth=0)
+        for run in runs:  # a line over a bin without images would be a claim about it
+            axes.plot(bins.confidence[run], bins.accuracy[run], color=color, linewidth=1.4)
+        axes.scatter(bins.confidence[held], bins.accuracy[held], s=8 + 40 * share[held], color=color, zorder=3)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="confidence", ylabel="share right")
         axes.set_xticks([0, 0.5, 1])
         axes.set_yticks([0, 0.5, 1])
@@ -162,22 +186,39 @@ def draw_reliability(name: str, arm: str, bins: CalibrationBins, number: int) ->
     return draw_svg(name, f"Reliability of {arm}: share right by confidence", (230, 210), draw)
 
 
-def draw_costs(arms: Sequence[ArmResult]) -> Markup:
-    """Draw validation accuracy against seconds of training, a point an arm."""
-    shown = [arm for arm in arms if arm.chosen and arm.seconds > 0]
+def draw_costs(arms: Sequence[ArmResult], metric: str, split: str, dominated: Collection[str]) -> Markup:
+    """Draw the metric with its limits against the operations of one training, a point an arm.
+
+    Args:
+        arms: All, in the order of their colours; those without a result are left out.
+        metric: One of `names.METRICS`.
+        split: Whose figures.
+        dominated: Arms that are drawn grey.
+    """
+    figures = ((number, arm, arm.figure(split, metric)) for number, arm in enumerate(arms))
+    shown = [(number, arm, found) for number, arm, found in figures if found is not None and arm.train_flops > 0]
+    largest = max(arm.train_flops for _, arm, _ in shown)
+    unit, name = flop_unit(largest)
 
     def draw(axes: Axes) -> None:
-        for arm in shown:
-            number = list(arms).index(arm)
-            mean, std = arm.val_accuracy.mean or 0.0, arm.val_accuracy.std
-            axes.errorbar([arm.seconds], [mean], yerr=std, fmt="o", color=series_color(number), markersize=6)
-        axes.set_xlim(0, 1.15 * max(arm.seconds for arm in shown))
-        axes.set_xlabel("seconds of one training")
-        axes.set_ylabel("validation accuracy")
+        for number, arm, found in shown:
+            color = MUTED if arm.arm in dominated else series_color(number)
+            face = SURFACE if arm.arm in dominated else color
+            cost = arm.train_flops / unit
+            if found.low is not None and found.high is not None:
+                axes.plot([cost, cost], [found.low, found.high], color=color, linewidth=1.3)
+            axes.plot([cost], [found.mean], "o", markersize=6.5, markerfacecolor=face, markeredgecolor=color)
+            if arm.arm in dominated:
+                side = "right" if arm.train_flops > largest / 2 else "left"
+                axes.text(cost, found.mean, f"  {arm.arm}  ", color=MUTED, ha=side, va="center", fontsize=9)
+        axes.set_xlim(0, 1.12 * largest / unit)
+        if metric in SHARES:
+            axes.set_ylim(*_within_shares(*axes.get_ylim()))
+        axes.set_xlabel(f"operations of one training, {name}")
+        axes.set_ylabel(f"{METRIC_WORDS[metric]} on {SPLIT_OF[split]}")
 
-    return draw_svg(
-        "costs", "Validation accuracy against seconds of training", (390, max(190, 52 + 52 * len(shown))), draw
-    )
+    label = f"{METRIC_WORDS[metric]} against the operations of one training"
+    return draw_svg("costs", label, (390, max(230, 52 + 52 * min(len(shown), 4))), draw)
 
 
 def _short(name: str) -> str:

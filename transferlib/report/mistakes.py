@@ -1,4 +1,4 @@
-"""The worst mistakes of an arm, as small pictures inside the page."""
+"""The worst mistakes of a model, as small pictures inside the page."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from transferlib.comparison.results import SplitImages, TrialScores
 from transferlib.data.decode import BadImageError, Limits, decode_image
 from transferlib.data.facts import UnreadableFileError, read_file
 from transferlib.data.images import ImageTable
 from transferlib.errors import StorageError
-from transferlib.evaluation.metrics import score_images
-from transferlib.evaluation.predictions import Predictions
 
 NUM_MISTAKES = 24
 THUMBNAIL_SIDE = 192
@@ -25,60 +24,75 @@ _JPEG_QUALITY = 80
 
 
 @dataclass(frozen=True)
+class Thumbnail:
+    """Hold an image as a small picture inside the page."""
+
+    picture: str = ""
+    """A data: URI; empty where the file cannot be shown, or no pictures are wanted."""
+    problem: str = ""
+    """Why it cannot be shown; empty where it can."""
+
+
+@dataclass(frozen=True)
 class Mistake:
-    """Hold one image that an arm got wrong."""
+    """Hold one image that a model got wrong."""
 
     image_id: str
     label: str
     predicted: str
-    """By the seed that was surest of it."""
     confidence: float
-    """Of that seed in its prediction, 0 to 1."""
-    num_wrong: int
-    """Seeds that got it wrong."""
-    num_seeds: int
-    picture: str
-    """A data: URI; empty where the file cannot be shown."""
-    problem: str
-    """Why it cannot be shown; empty where it can."""
+    """Of the model in its prediction, 0 to 1."""
+    thumbnail: Thumbnail
 
 
-def find_mistakes(tables: Sequence[Predictions], images: ImageTable, split: str, limits: Limits) -> list[Mistake]:
-    """Return the images an arm gets most wrong: by the mean over seeds of the label's loss, largest first.
+class Thumbnails:
+    """Make thumbnails of a manifest's images, each once."""
+
+    def __init__(self, images: ImageTable, limits: Limits | None) -> None:
+        """Take the images.
+
+        Args:
+            images: The manifest's used images.
+            limits: Of decoding; None: no image file is opened, and thumbnails are empty.
+        """
+        self._row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
+        self._images, self._limits = images, limits
+        self._made: dict[str, Thumbnail] = {}
+
+    def of(self, image_id: str) -> Thumbnail:
+        """Return the thumbnail of an image."""
+        if self._limits is None:
+            return Thumbnail()
+        if image_id not in self._made:
+            row = self._row_of[image_id]
+            self._made[image_id] = Thumbnail(*thumbnail(self._images.uris[row], self._images.sha256[row], self._limits))
+        return self._made[image_id]
+
+
+def find_mistakes(
+    scores: TrialScores, images: SplitImages, classes: Sequence[str], thumbnails: Thumbnails
+) -> list[Mistake]:
+    """Return the images that one model gets most wrong, by the label's loss, largest first.
 
     Args:
-        tables: The arm's complete predictions on the split, one a seed.
-        images: The manifest's used images.
-        split: val or test.
-        limits: Of decoding.
+        scores: The model's, image by image.
+        images: Of the split.
+        classes: K names.
+        thumbnails: Of the manifest's images.
     """
-    rows = images.rows(split)
-    labels = images.labels[rows]
-    ordered = [table.in_order_of(images) for table in tables]
-    scores = [score_images(labels, table.logits) for table in ordered]
-    predicted = np.stack([score.predicted for score in scores])
-    confidence = np.stack([score.confidence for score in scores])
-    is_wrong = predicted != labels
-    loss = np.stack([score.label_loss for score in scores]).mean(axis=0)
-    worst = np.argsort(-np.where(is_wrong.any(axis=0), loss, -1.0), kind="stable")[:NUM_MISTAKES]
-    found = []
-    for place in worst[is_wrong.any(axis=0)[worst]].tolist():
-        surest = int(np.where(is_wrong[:, place], confidence[:, place], -1.0).argmax())
-        row = int(rows[place])
-        picture, problem = thumbnail(images.uris[row], images.sha256[row], limits)
-        found.append(
-            Mistake(
-                image_id=images.image_ids[row],
-                label=images.classes[labels[place]],
-                predicted=images.classes[predicted[surest, place]],
-                confidence=float(confidence[surest, place]),
-                num_wrong=int(is_wrong[:, place].sum()),
-                num_seeds=len(tables),
-                picture=picture,
-                problem=problem,
-            )
+    is_wrong = scores.predicted != images.labels
+    worst = np.argsort(-np.where(is_wrong, scores.values["log_loss"], -1.0), kind="stable")[:NUM_MISTAKES]
+    return [
+        Mistake(
+            image_id=images.image_ids[row],
+            label=classes[images.labels[row]],
+            predicted=classes[scores.predicted[row]],
+            confidence=float(scores.confidence[row]),
+            thumbnail=thumbnails.of(images.image_ids[row]),
         )
-    return found
+        for row in worst.tolist()
+        if is_wrong[row]
+    ]
 
 
 def thumbnail(uri: str, sha256: str, limits: Limits) -> tuple[str, str]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from transferlib.comparison.arms import Spread
-from transferlib.comparison.tables import spread_text
+from transferlib.comparison.arms import Figure
+from transferlib.comparison.statistics import Interval
+from transferlib.report.cost import operations_text
 
 _SMALL_NUMBERS = (
     "no",
@@ -70,10 +71,25 @@ def breakable(name: str) -> Markup:
     return Markup("_<wbr>").join(name.split("_"))
 
 
-def spread_markup(spread: Spread | None) -> Markup:
-    """Return a mean with its spread set smaller."""
-    mean, sign, std = spread_text(spread).partition(" ± ")
-    return Markup("{}<small> ± {}</small>").format(mean, std) if sign else Markup("{}").format(mean)
+def figure_markup(figure: Figure | Interval | None, digits: int = 3) -> Markup:
+    """Return a value with its limits set smaller, `0.953 (0.931 to 0.968)`; `-` without one."""
+    if figure is None:
+        return Markup("-")
+    value = figure.mean if isinstance(figure, Figure) else figure.value
+    if figure.low is None or figure.high is None:
+        return Markup(f"{value:.{digits}f}")
+    limits = f"({figure.low:.{digits}f} to {figure.high:.{digits}f})"
+    return Markup("{} <small>{}</small>").format(f"{value:.{digits}f}", limits)
+
+
+def sure_text(confidence: float) -> str:
+    """Return how sure a model is, never `100 %`: a softmax is not."""
+    return "over 99 % sure" if confidence > 0.995 else f"{100 * confidence:.0f} % sure"
+
+
+def title_first(text: str) -> str:
+    """Return a text with its first letter large, the others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def date_text(run_id: str) -> str:
@@ -91,7 +107,10 @@ FILTERS: dict[str, Callable[..., str]] = {
     "rate": rate_text,
     "count": count_text,
     "listed": listed,
-    "spread": spread_markup,
+    "figure": figure_markup,
+    "sure": sure_text,
+    "operations": operations_text,
     "breakable": breakable,
+    "title_first": title_first,
 }
 """Of the template."""
