@@ -156,12 +156,15 @@ class ComparisonSpec(Section):
     """How much worse, in the metric's units (0.02: two points of accuracy), a cheaper arm may be and still be called
     good enough."""
     rule: Literal["crossed_t_holm"] = "crossed_t_holm"
-    """How statements about strategies are made, fixed before the run: two-sided t tests of all pairs of arms on the test
-    images, seeds and images crossed, at 5 % over all pairs after Holm (comparison.statistics has the formulas)."""
+    """How statements about strategies are made, fixed before the run: two-sided t tests of all pairs of arms on test,
+    seeds and images crossed, at 5 % over all pairs after Holm (comparison.statistics has the formulas)."""
     seeds: Positive | Annotated[tuple[int, ...], Field(min_length=1)] = 5
     """A count (seeds 0, 1, ...) or a list."""
     lr_candidates: Positive | Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = 2
     """A count of rates around each arm's base rate, a factor sqrt(10) apart, or a list of rates for every arm."""
+    tuning_seeds: Positive | None = None
+    """How many of the seeds, from the first, are trained at every rate; the others go on with the arm's rate that was
+    best there: by the mean of the metric on validation, then of log-loss, then the smaller rate. null: all of them."""
     base_lr: Annotated[float, Field(gt=0)] | None = None
     """Base rate for every arm; null: each arm's own (see strategies.base_lr)."""
 
@@ -265,8 +268,19 @@ class JobSpec(Section):
 
     @classmethod
     def load(cls, path: Path) -> JobSpec:
-        """Read a spec from a file."""
-        return cls.from_yaml(path.read_text(encoding="utf-8"), str(path))
+        """Read a run's spec, which means what it meant when the run began.
+
+        `to_yaml` writes every field, so one that is not there is younger than the run: it reads as what was done before
+        there was a choice, which need not be today's default.
+
+        Raises:
+            SpecError: Not YAML, not a mapping, or wrong in content.
+        """
+        mapping = read_mapping(path.read_text(encoding="utf-8"), str(path))
+        comparison = mapping.setdefault("comparison", {})
+        if isinstance(comparison, dict):
+            comparison.setdefault("tuning_seeds", None)
+        return cls.from_mapping(mapping)
 
 
 def read_mapping(text: str, source: str) -> dict[str, Any]:

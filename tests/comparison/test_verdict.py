@@ -62,7 +62,7 @@ def verdict_of(
     constant = (np.arange(NUM_IMAGES) < chance * NUM_IMAGES).astype(np.float64)
     judged = judge(tables, rows, constant) if tables else None
     ordered = sorted(tables, key=lambda found: -found.values.mean())
-    needs = what_it_takes(ordered[0], ordered[1], rows, 3) if len(ordered) > 1 else None
+    needs = {other.arm: what_it_takes(ordered[0], other, rows, 3) for other in ordered[1:]}
     arms = [
         arm_result(
             found.arm.split("-")[1],

@@ -90,8 +90,7 @@ def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) ->
     )
     yield _row(
         "trials",
-        f"{len(plan.trials)} = {words.count(len(plan.arms), 'arm')} x {words.count(len(plan.seeds), 'seed')} x "
-        f"{words.count(plan.num_candidates, 'learning rate')}, each of at most {words.count(plan.epochs, 'epoch')}",
+        f"{plan.num_trained_trials} = {trials_product(plan)}, each of at most {words.count(plan.epochs, 'epoch')}",
     )
     yield _row(
         "an epoch",
@@ -108,6 +107,20 @@ def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) ->
     yield _row("time", f"about {words.duration(cost.seconds)} (rough; corrected once the first epochs are done)")
     for note in (*listing.notes, *plan.notes):
         yield _row("note", note)
+
+
+def trials_product(plan: Plan) -> str:
+    """Return what the number of trainings comes from: `3 arms x (2 seeds x 2 learning rates + 3 seeds)`.
+
+    Args:
+        plan: Of the job.
+    """
+    arms, rates = words.count(len(plan.arms), "arm"), words.count(plan.num_candidates, "learning rate")
+    if plan.num_trained_trials == len(plan.trials):
+        return f"{arms} x {words.count(len(plan.seeds), 'seed')} x {rates}"
+    num_later = len(plan.seeds) - (plan.tuning_seeds or 0)
+    first, later = words.count(len(plan.seeds) - num_later, "seed"), words.count(num_later, "seed")
+    return f"{arms} x ({first} x {rates} + {later})"
 
 
 def can_show(plan: Plan) -> str | None:
@@ -134,8 +147,8 @@ def can_show(plan: Plan) -> str | None:
     others = [seeds for seeds in (MIN_SEEDS, 10) if seeds != num_seeds]
     beside = words.listed([f"{points(seeds)} with {seeds} seeds" for seeds in others])
     return (
-        f"differences of two arms from about {points(num_seeds)} points, on {words.count(num_images, 'test image')} with "
-        f"{num_seeds} seeds ({beside}); where arms are right on 90 % of the images and differ over seeds as is usual"
+        f"differences of two arms from about {points(num_seeds)} points, on {words.count(num_images, 'test image')} "
+        f"with {num_seeds} seeds ({beside}), where arms are right on 90 % of the images and seeds differ as is usual"
     )
 
 

@@ -144,7 +144,7 @@ def build_comparison(found: RunResults, choice: Choice, *, is_final: bool, notes
     arms = build_arms(found, choice)
     split = "test" if is_final else "val"
     evidence = _evidence(found, arms, split)
-    missing = about_losses(arms, choice.failed, len(found.trials), len(found.unfinished))
+    missing = about_losses(arms, choice.failed, found.num_trained, len(found.unfinished))
     if not is_final:
         missing = [*_interim(found, evidence), *missing]
     return Comparison(
@@ -157,7 +157,7 @@ def build_comparison(found: RunResults, choice: Choice, *, is_final: bool, notes
         model=_handed_model(found, choice, is_final=is_final),
         classes=found.classes,
         images=found.splits[split],
-        num_trials=len(found.trials),
+        num_trials=found.num_trained,
         unfinished=found.unfinished,
         is_final=is_final,
     )
@@ -179,13 +179,12 @@ def _evidence(found: RunResults, arms: Sequence[ArmResult], split: str) -> Evide
         for arm in with_result
         if seeds[arm.arm]
     ]
-    judgement, needs, is_loss = None, None, metric in LOWER_IS_BETTER
+    judgement, needs, is_loss = None, {}, metric in LOWER_IS_BETTER
     if measured:
         rows, chance = images.rows(metric), images.chance(metric)
         judgement = judge(measured, rows, chance, lower_is_better=is_loss, is_share=metric in SHARES)
-        best_first = sorted(measured, key=lambda table: table.values.mean() * (1 if is_loss else -1))
-        if len(measured) > 1:
-            needs = what_it_takes(best_first[0], best_first[1], rows, len(judgement.pairs))
+        best, *others = sorted(measured, key=lambda table: table.values.mean() * (1 if is_loss else -1))
+        needs = {other.arm: what_it_takes(best, other, rows, len(judgement.pairs)) for other in others}
     majority = found.classes[int(images.constant[0].argmax())]
     margin = found.spec.comparison.margin
     return Evidence(metric, margin, split, len(images.labels), majority, judgement, needs)
@@ -194,7 +193,7 @@ def _evidence(found: RunResults, arms: Sequence[ArmResult], split: str) -> Evide
 def _interim(found: RunResults, evidence: Evidence) -> list[str]:
     if not found.unfinished:
         return ["The test set has not been read, so this is from validation, which flatters what was chosen on it."]
-    unfinished = f"Not the end: {len(found.unfinished)} of {len(found.trials)} trials have not ended"
+    unfinished = f"Not the end: {len(found.unfinished)} of {found.num_trained} trials have not ended"
     if evidence.judgement is None:
         return [f"{unfinished}, and no seed is finished in all arms, so nothing is compared yet."]
     num_seeds = max(arm.num_seeds for arm in evidence.judgement.arms)

@@ -90,6 +90,11 @@ class RunResults:
         return {key: scores.metrics for key, scores in self.scores.items()}
 
     @property
+    def num_trained(self) -> int:
+        """Return how many trials are to be trained: those whose rate another one beat are not."""
+        return len(self.trials) - sum(result.state == "spared" for result in self.results.values())
+
+    @property
     def unfinished(self) -> tuple[str, ...]:
         """Return the trials that are neither done nor failed."""
         ids = (trial.trial_id for trial in self.trials)

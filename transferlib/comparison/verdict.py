@@ -5,13 +5,13 @@ Absence of evidence is called open, never a tie; what an arm costs is counted in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from transferlib.comparison.arms import ArmResult
 from transferlib.comparison.choose import METRIC_WORDS, FailedTrial
-from transferlib.comparison.statistics import MIN_SEEDS, ArmStatement, Judgement, Needs, PairStatement
+from transferlib.comparison.statistics import ALPHA, MIN_SEEDS, ArmStatement, Judgement, Needs, PairStatement
 from transferlib.names import LOWER_IS_BETTER
 
 State = Literal["separated", "good_enough", "open", "few_seeds", "at_chance"]
@@ -58,8 +58,8 @@ class Evidence:
     """What the predictor that looks at no image says."""
     judgement: Judgement | None
     """Of the arms that have a result; None without any."""
-    needs: Needs | None
-    """What would separate the two best arms."""
+    needs: Mapping[str, Needs]
+    """By arm: what would separate the best from it."""
 
     @property
     def is_loss(self) -> bool:
@@ -102,7 +102,7 @@ def give_verdict(arms: Sequence[ArmResult], evidence: Evidence, notes: Sequence[
         words.separation(best, pairs),
         words.good_enough(enough, best, cost) if enough else words.open_cost(ordered, cost),
         *about_unlearnt,
-        *([] if is_separated else [words.needs(pairs[0])]),
+        *[words.needs(pair) for pair in [pair for pair in pairs if not pair.is_separated][:1]],
     )
     state = "separated" if is_separated else "good_enough" if enough else "open"
     return Verdict(state, sentences, tuple(notes), evidence.margin, best.arm, None if enough is None else enough.arm)
@@ -163,28 +163,24 @@ class _Words:
     def separation(self, best: ArmStatement, pairs: Sequence[PairStatement]) -> str:
         apart = [pair for pair in pairs if pair.is_separated]
         together = [pair for pair in pairs if not pair.is_separated]
-        verb = "was" if self._evidence.split == "test" else "is so far"
+        if not apart and len(pairs) == 1:
+            return f"{best.arm} and {pairs[0].b} are not told apart: {best.arm} leads by {self._lead(pairs[0])}."
         if not apart:
-            closest = max(pairs, key=lambda pair: abs(pair.difference)) if len(pairs) > 1 else pairs[0]
-            of = "The two arms are" if len(pairs) == 1 else f"{best.arm} {verb} highest, but is"
-            return (
-                f"{of} not told apart: {'of' if len(pairs) == 1 else 'even'} {best.arm} over {closest.b} "
-                f"{'the difference is' if len(pairs) == 1 else 'is'} {self._gap(closest)}."
-            )
-        better = "lower in log-loss" if self._is_loss else "better"
-        told = f"{best.arm} is {better} than {_listed([f'{pair.b} by {self._gap(pair)}' for pair in apart])}"
+            return f"{best.arm} comes out best, but is not told apart from any other: {self._leads(together)}."
+        told = f"{best.arm} is better than {_listed([f'{pair.b} by {self._lead(pair)}' for pair in apart])}"
+        again = "if they are trained again on these training images"
         if not together:
-            return f"{told}, should all be trained again on these training images."
-        open_ones = _listed([f"{pair.b}, by {self._gap(pair)}" for pair in together])
-        return f"{told}, should they be trained again on these training images; it is not told apart from {open_ones}."
+            return f"{told}, {again}."
+        return f"{told}, {again}; it is not told apart from the rest: {self._leads(together)}."
 
     def these_models(self, pairs: Sequence[PairStatement]) -> str:
         told = []
         for pair in pairs:
-            found = pair.these_models
-            limits = f"{self._amount(pair.difference)} ({self._limits(found.low, found.high)})"
-            verb = "differs" if found.p_holm < 0.05 else "is not told apart"
-            told.append(f"{verb} from {pair.b} by {limits}" if verb == "differs" else f"{verb} from {pair.b}, {limits}")
+            better = pair.swapped() if self._is_loss else pair
+            found = better.these_models
+            lead = f"by {self._amount(better.difference)} ({self._limits(found.low, found.high)})"
+            is_apart = found.p_holm < ALPHA
+            told.append(f"{'is better than' if is_apart else 'is not told apart from'} {pair.b}, leading {lead}")
         return f"Of the models as trained, {pairs[0].a} {_listed(told)}."
 
     def few_seeds(self, num_seeds: int) -> str:
@@ -194,8 +190,8 @@ class _Words:
         )
 
     def good_enough(self, enough: ArmStatement, best: ArmStatement, cost: dict[str, float]) -> str:
-        limit = self._amount(enough.at_worst or 0.0, signed=False)
-        margin = self._amount(self._evidence.margin, signed=False)
+        limit = self._amount(enough.at_worst or 0.0)
+        margin = self._amount(self._evidence.margin)
         if (enough.at_worst or 0.0) <= 0.0:
             worst = "is better than every other"
         else:
@@ -208,14 +204,14 @@ class _Words:
         )
 
     def open_cost(self, ordered: Sequence[ArmStatement], cost: dict[str, float]) -> str:
-        margin = self._amount(self._evidence.margin, signed=False)
+        margin = self._amount(self._evidence.margin)
         dearest = max(cost[arm.arm] for arm in ordered)
         cheaper = [arm for arm in ordered if cost[arm.arm] <= CHEAPER * dearest and arm.has_learnt]
         if not cheaper:
             return (
                 f"None of the arms is clearly cheaper to train, and none is known to be good enough (margin {margin})."
             )
-        costs = _listed([f"{arm.arm} {self._amount(arm.at_worst or 0.0, signed=False)}" for arm in cheaper])
+        costs = _listed([f"{arm.arm} {self._amount(arm.at_worst or 0.0)}" for arm in cheaper])
         return f"Whether a cheaper arm would do is open (margin {margin}): at worst, next time, {_could(costs)}."
 
     def needs(self, pair: PairStatement) -> str:
@@ -225,8 +221,8 @@ class _Words:
                 f"{pair.a} and {pair.b} differ on {_count(pair.num_discordant, 'image')} only: no outcome on these "
                 f"{evidence.num_images} {SPLIT_OF[evidence.split]} images could have told them apart."
             )
-        found = evidence.needs
-        if found is None or (found.seeds is None and found.images is None):
+        found = evidence.needs[pair.b]
+        if found.seeds is None and found.images is None:
             return f"{pair.a} and {pair.b} are so close that neither 30 seeds nor 20 times the images would do."
         ways = []
         if found.seeds is not None:
@@ -242,17 +238,20 @@ class _Words:
     def _value(self, arm: ArmStatement) -> str:
         return f"{self._name} {arm.mean:.3f} ({arm.low:.3f} to {arm.high:.3f})"
 
-    def _gap(self, pair: PairStatement) -> str:
-        reading = pair.if_trained_again or pair.these_models
+    def _leads(self, pairs: Sequence[PairStatement]) -> str:
+        return f"it leads {_listed([f'{pair.b} by {self._lead(pair)}' for pair in pairs])}"
+
+    def _lead(self, pair: PairStatement) -> str:
+        """Return by how much a is better than b, with limits."""
+        better = pair.swapped() if self._is_loss else pair
+        reading = better.if_trained_again or better.these_models
         limits = self._limits(reading.low, reading.high)
         if not pair.is_separated and reading.low * reading.high > 0:
             limits += f" for this pair alone, but p = {reading.p_holm:.2g} over all pairs"
-        return f"{self._amount(pair.difference)} ({limits})"
+        return f"{self._amount(better.difference)} ({limits})"
 
-    def _amount(self, value: float, *, signed: bool = True) -> str:
-        if self._is_loss:
-            return f"{value:+.3f} nat" if signed else f"{value:.3f} nat"
-        return f"{100 * value:.1f} points"
+    def _amount(self, value: float) -> str:
+        return f"{value:.3f} nat" if self._is_loss else f"{100 * value:.1f} points"
 
     def _limits(self, low: float, high: float) -> str:
         if self._is_loss:
