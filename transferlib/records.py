@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-TrialState = Literal["pending", "running", "done", "failed", "stopped"]
-FINISHED: frozenset[str] = frozenset({"done", "failed"})
+TrialState = Literal["pending", "running", "done", "failed", "stopped", "spared"]
+"""spared: never trained, since another rate was better on the seeds that tune."""
+FINISHED: frozenset[str] = frozenset({"done", "failed", "spared"})
+"""Nothing more comes of such a trial."""
 
 
 class JsonRecord:
@@ -170,7 +172,7 @@ class EpochRecord(JsonRecord):
     peak_memory_bytes: int
     """Peak memory so far: CUDA's allocator on a GPU, resident set of rank 0's process on a CPU."""
     is_best: bool
-    """Whether this is the best epoch so far by (val_accuracy, then lower val_loss)."""
+    """Whether this is the best epoch so far by the comparison's metric, then the lower val_loss."""
 
 
 @dataclass
@@ -266,7 +268,7 @@ class TrialResult(Keyed):
     lr: float
     state: TrialState
     reason: str = ""
-    """Why it failed or was stopped; empty when done."""
+    """Why it failed, was stopped or was spared; empty when done."""
     error: str = ""
     """Name of the error's class when failed, e.g. "NonFiniteLossError", for programs; empty otherwise."""
     best_epoch: int = -1

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.on_ray.jobs import Job, make_run, num_epochs, process_ids, run_to_end, write_images
+from transferlib.comparison.choose import read_choice
+from transferlib.planning.plan import Plan
 from transferlib.records import TrialResult
 from transferlib.runs import RunFolder
 
@@ -87,6 +89,44 @@ def test_killed_driver_is_resumed_without_repeating_finished_trials(
     assert len(process_ids(run, first)) == 1
     assert_at_most_one_epoch_repeated(run)
     assert result_of(run).weights_sha256 == undisturbed.weights_sha256
+
+
+def test_killed_driver_decides_the_rates_again_as_it_had_and_trains_nothing_twice(folder: Path) -> None:
+    few = write_images(folder / "few", {"train": 8, "val": 6, "test": 4})
+    comparison = {"seeds": 3, "lr_candidates": [0.01, 0.03], "tuning_seeds": 1}
+    run = make_run(folder / "runs", few, folder / "cache", comparison=comparison, training={"epochs": 1})
+    plan = Plan.from_json(run.plan.read_text())
+
+    def states() -> dict[str, str]:
+        results = [run.trial(trial.trial_id).read_result() for trial in plan.trials]
+        return {result.trial_id: result.state for result in results if result is not None}
+
+    with Job(run, folder) as job:
+        job.wait_until(lambda: sum(state == "done" for state in states().values()) >= 3)
+        os.kill(job.process.pid, signal.SIGKILL)
+        job.process.wait()
+    before = states()
+    spared = {trial_id for trial_id, state in before.items() if state == "spared"}
+    finished = {trial_id: run.trial(trial_id).result.stat().st_mtime_ns for trial_id in before}
+    assert run_to_end(run, folder) == 0
+    assert {trial_id: run.trial(trial_id).result.stat().st_mtime_ns for trial_id in before} == finished
+    assert {trial_id for trial_id, state in states().items() if state == "spared"} == spared
+    assert len(states()) == len(plan.trials) == 6
+    (candidate,) = {int(trial_id[-1]) for trial_id in spared}
+    assert spared == {f"resnet18-full-s{seed}-c{candidate}" for seed in (1, 2)}
+    trained = {trial.trial_id for trial in plan.trials} - spared
+    assert {trial_id: num_epochs(run, trial_id) for trial_id in trained} == dict.fromkeys(trained, 1)
+    assert not any(process_ids(run, trial_id) or num_epochs(run, trial_id) for trial_id in spared)
+    processes = [process_ids(run, trial_id) for trial_id in sorted(trained)]
+    assert len({process for of_trial in processes[:3] for process in of_trial[:1]}) == 1, (
+        "the first job's are one process"
+    )
+    choice = read_choice(run)
+    assert choice is not None
+    assert {trial.seed for trial in choice.chosen} == {0, 1, 2}
+    tuned = min((result_of(run, f"resnet18-full-s0-c{c}") for c in (0, 1)), key=lambda r: (-r.score, r.val_loss, r.lr))
+    assert [trial.candidate for trial in choice.chosen] == [tuned.candidate] * 3
+    assert candidate != tuned.candidate
 
 
 def test_stopped_run_with_a_truncated_newest_checkpoint_goes_on_from_the_one_before(

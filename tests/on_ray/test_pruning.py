@@ -69,6 +69,17 @@ def test_a_failed_candidate_neither_wins_nor_holds_the_others_back(tmp_path: Pat
     assert not kept(run, trials)[2]
 
 
+def test_a_spared_candidate_has_no_model_and_holds_nobody_up(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, "compare")
+    trials = trials_of("full")
+    end(run, trials[0], 0.0, state="spared")
+    end(run, trials[1], 0.5)
+    end(run, trials[2], 0.7)
+    run.trial(trials[0].trial_id).best.unlink()
+    drop_losers(run, trials)
+    assert kept(run, trials) == [False, False, True]
+
+
 def test_a_model_is_asked_for_once_and_a_store_that_fails_does_not_end_the_trials(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, "compare")
     trials = trials_of("full")

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -5,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from transferlib.data.listing import Entry, Listing
 from transferlib.errors import PlanError, WeightsError
@@ -13,9 +15,10 @@ from transferlib.planning.cheaper import make_cheaper_plan
 from transferlib.planning.fit import check_steps, check_weights
 from transferlib.planning.machine import Machine
 from transferlib.planning.plan import Plan, make_plan
-from transferlib.spec import JobSpec
+from transferlib.spec import ComparisonSpec, JobSpec
 
 GIB = 2**30
+ALL_TUNE = {"tuning_seeds": None}
 TWO_CPUS = Machine(cpus=2, gpus=0, memory_bytes=24 * GIB, disk_free_bytes=1000 * GIB)
 
 
@@ -56,6 +59,56 @@ def test_every_arm_gets_the_same_number_of_candidates() -> None:
     assert all(t.lr == (0.01, 0.1)[t.candidate] for t in trials)
 
 
+def test_only_the_first_seeds_of_a_tuned_plan_are_trained_at_every_rate() -> None:
+    tuned = make_plan(spec(comparison={"tuning_seeds": 2}), listing(), TWO_CPUS)
+    full = make_plan(spec(comparison={"tuning_seeds": None}), listing(), TWO_CPUS)
+    assert tuned.trials == full.trials, "all that may be trained"
+    assert (tuned.num_trained_trials, full.num_trained_trials) == (3 * (2 * 2 + 3), 3 * 5 * 2)
+    assert tuned.num_candidates == 2
+    fixed = make_plan(spec(comparison={"seeds": 1, "lr_candidates": 1}, training={"epochs": 1}), listing(), TWO_CPUS)
+    assert tuned.cost.seconds / full.cost.seconds == pytest.approx(0.7, abs=0.02)
+    assert fixed.cost.run_bytes < tuned.cost.run_bytes < full.cost.run_bytes
+    kept = {"output": {"keep": "all"}, "models": {"architectures": ["vgg16"]}, "strategies": {"names": ["full"]}}
+    seven, ten = (make_plan(spec(**kept, comparison={"tuning_seeds": n}), listing(), TWO_CPUS) for n in (2, None))
+    model = 4 * 134_268_738
+    assert ten.cost.run_bytes - seven.cost.run_bytes == pytest.approx(3 * model, rel=0.001)
+
+
+def test_no_more_trials_run_side_by_side_than_the_rates_decision_lets_begin() -> None:
+    eight = Machine(cpus=32, gpus=8, memory_bytes=512 * GIB, disk_free_bytes=1000 * GIB)
+    one = {"strategies": {"names": ["full"]}}
+    assert make_plan(spec(**one, comparison={"seeds": 5, "tuning_seeds": 2}), listing(), eight).concurrency == 2 * 2
+    assert make_plan(spec(**one, comparison={"seeds": 7, "tuning_seeds": 1}), listing(), eight).concurrency == 6
+    assert make_plan(spec(**one, comparison={"seeds": 5, "tuning_seeds": None}), listing(), eight).concurrency == 8
+
+
+def test_a_plan_from_before_only_some_seeds_tuned_trains_all() -> None:
+    fields = json.loads(make_plan(spec(comparison={"tuning_seeds": 2}), listing(), TWO_CPUS).to_json())
+    del fields["tuning_seeds"]
+    assert Plan.from_json(json.dumps(fields)).num_trained_trials == 30
+
+
+def test_a_runs_spec_from_before_only_some_seeds_tuned_means_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = yaml.safe_load(spec().to_yaml())
+    assert "tuning_seeds" in plain["comparison"], "a run's spec says it, whatever the default was"
+    del plain["comparison"]["tuning_seeds"]
+    old = tmp_path / "spec.yaml"
+    old.write_text(yaml.safe_dump(plain))
+    field = ComparisonSpec.model_fields["tuning_seeds"]
+    try:
+        monkeypatch.setattr(field, "default", 2)  # whatever is the default when the run is resumed
+        ComparisonSpec.model_rebuild(force=True)
+        JobSpec.model_rebuild(force=True)
+        assert JobSpec.from_yaml(old.read_text()).comparison.tuning_seeds == 2
+        assert JobSpec.load(old).comparison.tuning_seeds is None
+    finally:
+        monkeypatch.undo()
+        ComparisonSpec.model_rebuild(force=True)
+        JobSpec.model_rebuild(force=True)
+
+
 def test_no_two_trials_share_a_folder() -> None:
     asked = spec()
     twice = asked.comparison.model_copy(update={"seeds": (0, 0)})  # not checked, as a spec is
@@ -91,7 +144,7 @@ def test_planning_loads_neither_torch_nor_ray_nor_numpy() -> None:
 
 
 def test_disk_counts_models_until_they_are_chosen_between() -> None:
-    vgg = {"models": {"architectures": ["vgg16"]}, "strategies": {"names": ["full"]}}
+    vgg = {"models": {"architectures": ["vgg16"]}, "strategies": {"names": ["full"]}, "comparison": ALL_TUNE}
     chosen = make_plan(spec(**vgg), listing(), TWO_CPUS).cost.run_bytes
     kept = make_plan(spec(**vgg, output={"keep": "all"}), listing(), TWO_CPUS).cost.run_bytes
     model = 4 * 134_268_738  # VGG16 with two classes
@@ -185,7 +238,7 @@ def test_estimated_speed_is_near_what_was_measured() -> None:
 
 
 def test_long_job_has_a_cheaper_one() -> None:
-    asked = spec(training={"epochs": 300})
+    asked = spec(training={"epochs": 300}, comparison=ALL_TUNE)
     plan = make_plan(asked, listing(), TWO_CPUS)
     assert plan.is_long
     cheaper = make_cheaper_plan(asked, listing(), TWO_CPUS, plan)

@@ -132,6 +132,36 @@ def test_what_a_trial_writes_on_one_node_reaches_the_driver_on_another(tmp_path:
         assert head.trial(TRIAL).read_result() == RESULT
 
 
+def test_what_the_driver_writes_of_a_trial_that_nobody_trains_reaches_client_and_next_driver(
+    tmp_path: Path, store: Location
+) -> None:
+    begin(tmp_path, store)
+    head, elsewhere = node(tmp_path, "head"), node(tmp_path, "elsewhere")
+    spared = replace(RESULT, state="spared", reason="rate 0.03 was better on seeds 0 and 1")
+    with DriverMirror(store, head) as driver:
+        driver.write(head.trial(TRIAL).result, spared.to_json())
+        assert head.trial(TRIAL).read_result() == spared
+        ClientMirror(store, elsewhere).pull()
+        assert elsewhere.trial(TRIAL).read_result() == spared
+        driver.pull()
+        assert head.trial(TRIAL).read_result() == spared
+    with DriverMirror(store, node(tmp_path, "another")):
+        assert RunFolder(tmp_path / "another" / RUN).trial(TRIAL).read_result() == spared
+
+
+def test_what_the_driver_cannot_store_is_not_here_either(
+    tmp_path: Path, store: Location, cut: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(tmp_path, store)
+    head = node(tmp_path, "head")
+    with DriverMirror(store, head) as driver:
+        cut(0)
+        with pytest.raises(StorageError, match="cut off"):
+            driver.write(head.trial(TRIAL).result, RESULT.to_json())
+        assert not head.trial(TRIAL).result.exists()
+        monkeypatch.undo()
+
+
 def test_a_clients_stop_reaches_driver_and_trial_within_two_seconds(tmp_path: Path, store: Location) -> None:
     begin(tmp_path, store)
     head, worker = node(tmp_path, "head"), node(tmp_path, "worker")

@@ -16,7 +16,9 @@ RUN_ID = "20261125-014503-compare-3fa9"
 EPOCHS = 4
 
 
-def begin_run(folder: Path, *, seeds: int = 1, candidates: int = 1) -> tuple[RunFolder, Plan]:
+def begin_run(
+    folder: Path, *, seeds: int = 1, candidates: int = 1, tuning_seeds: int | None = None
+) -> tuple[RunFolder, Plan]:
     """Write spec and plan of a comparison of two arms into a new run folder."""
     run = RunFolder(folder / RUN_ID)
     (run.path / "trials").mkdir(parents=True)
@@ -27,7 +29,7 @@ def begin_run(folder: Path, *, seeds: int = 1, candidates: int = 1) -> tuple[Run
             "models": {"architectures": ["resnet18"], "weights": "none"},
             "strategies": {"names": ["feature_extraction", "full"]},
             "training": {"epochs": EPOCHS},
-            "comparison": {"seeds": seeds, "lr_candidates": candidates},
+            "comparison": {"seeds": seeds, "lr_candidates": candidates, "tuning_seeds": tuning_seeds},
         }
     )
     run.spec.write_text(spec.to_yaml())
@@ -44,6 +46,7 @@ def begin_run(folder: Path, *, seeds: int = 1, candidates: int = 1) -> tuple[Run
         num_classes=2,
         epochs=EPOCHS,
         cost=Cost(**dict.fromkeys(Cost.__dataclass_fields__, 0)),  # type: ignore[arg-type]
+        tuning_seeds=tuning_seeds,
     )
     run.plan.write_text(plan.to_json())
     return run, plan

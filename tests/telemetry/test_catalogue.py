@@ -38,4 +38,6 @@ def test_every_series_is_explained_in_sentences() -> None:
 
 
 def test_the_states_are_those_of_the_records() -> None:
-    assert get_args(TrialState) == TRIAL_STATES
+    assert get_args(TrialState) == (*TRIAL_STATES, "spared"), (
+        "a spared trial is never trained: there is nothing to watch"
+    )

@@ -48,6 +48,23 @@ def test_before_a_trial_begins_the_job_is_there_and_no_trial_is(tmp_path: Path) 
     assert trial_series(samples) == set()
 
 
+def test_a_seed_that_goes_on_with_one_rate_counts_once_before_and_after_it_is_decided(tmp_path: Path) -> None:
+    run, plan = begin_run(tmp_path, seeds=3, candidates=2, tuning_seeds=1)
+    feed = feed_of(run, plan)
+    samples = feed.scrape()
+    assert value(samples, "trials", state="pending") == 2 * (2 + 2)
+    assert value(samples, "budget_left_epochs", arm="resnet18-full") == (2 + 2) * EPOCHS
+    for trial in plan.trials:
+        if trial.arm == "resnet18-full" and trial.seed == 0:
+            end(run, trial, val_accuracy=0.9 - trial.lr)
+        if trial.arm == "resnet18-full" and trial.seed > 0 and trial.candidate == 1:
+            end(run, trial, "spared")
+    samples = feed.scrape()
+    assert value(samples, "trials", state="pending") == 4 + 2
+    assert value(samples, "trials", state="done") == 2
+    assert value(samples, "budget_left_epochs", arm="resnet18-full") == 2 * EPOCHS
+
+
 def test_a_running_trials_progress_becomes_its_series(tmp_path: Path) -> None:
     run, plan = begin_run(tmp_path)
     feed = feed_of(run, plan)

@@ -155,7 +155,7 @@ def _metadata(run: RunFolder, plan: Plan, submission: Submission) -> dict[str, s
         "verb": spec.verb,
         "attempt": str(submission.attempt),
         "arms": ", ".join(plan.arms),
-        "trials": str(len(plan.trials)),
+        "trials": str(plan.num_trained_trials),
         "data": spec.data.path,
     }
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from transferlib.planning.plan import Plan
-from transferlib.records import FINISHED, TrialProgress, TrialSpec
+from transferlib.records import FINISHED, TrialProgress, TrialResult, TrialSpec
 from transferlib.runs import RunFolder
 
 
@@ -20,7 +20,7 @@ class TrialRow:
 
     trial: TrialSpec
     state: str
-    """pending, running, done, failed or stopped."""
+    """pending, running, done, failed, stopped or spared."""
     epoch: int
     """Epochs finished."""
     num_epochs: int
@@ -33,6 +33,8 @@ class TrialRow:
     updated_at: float = 0.0
     """Unix time."""
     reason: str = ""
+    is_expected: bool = True
+    """Whether it is trained, as far as is known: of a seed whose rate is not decided yet, one row counts."""
 
     @property
     def best(self) -> float | None:
@@ -55,9 +57,19 @@ class Snapshot:
     eta_s: float | None
     """Seconds to the end of the last trial; None: no epoch is finished yet."""
 
+    @property
+    def num_trials(self) -> int:
+        """Return the number of trials that are trained, as far as is known."""
+        return sum(row.is_expected for row in self.rows)
+
+    @property
+    def num_spared(self) -> int:
+        """Return the number of trials that need no training."""
+        return sum(row.state == "spared" for row in self.rows)
+
     def count(self, state: str) -> int:
-        """Return the number of trials in a state."""
-        return sum(row.state == state for row in self.rows)
+        """Return how many of the trials that are trained are in a state."""
+        return sum(row.state == state for row in self.rows if row.is_expected)
 
 
 class Follower:
@@ -76,6 +88,7 @@ class Follower:
         self._metrics = LineReader(run.metrics)
         self._epoch_seconds: dict[str, list[float]] = {}
         self._rows = {trial.trial_id: TrialRow(trial, "pending", 0, plan.epochs) for trial in plan.trials}
+        self._results: dict[str, TrialResult] = {}
         self._stamps: dict[str, int] = {}
         if not is_new:
             self._messages.read()
@@ -86,7 +99,8 @@ class Follower:
         epochs = self._note_epochs(self._metrics.read())
         for trial in self._plan.trials:
             self._refresh(trial)
-        rows = tuple(self._rows.values())
+        expected = {trial.trial_id for trial in self._plan.tuning.expected(self._results)}
+        rows = tuple(replace(row, is_expected=trial_id in expected) for trial_id, row in self._rows.items())
         messages = tuple(self._messages.read())
         return Snapshot(self._status(), rows, messages, epochs, self._eta(rows))
 
@@ -107,7 +121,7 @@ class Follower:
     def _refresh(self, trial: TrialSpec) -> None:
         """Read a trial's progress again where it has changed; a trial that Ray gave up on has a result only."""
         folder, before = self._run.trial(trial.trial_id), self._rows[trial.trial_id]
-        if before.state in FINISHED:
+        if trial.trial_id in self._results:
             return
         result = folder.read_result()
         stamp = _changed_at(folder.progress)
@@ -115,7 +129,10 @@ class Follower:
             self._stamps[trial.trial_id] = stamp
             progress = TrialProgress.from_json(folder.progress.read_text())
             before = self._rows[trial.trial_id] = self._row(trial, progress)
-        if result is not None and result.state in FINISHED and before.state not in FINISHED:
+        if result is None or result.state not in FINISHED:
+            return
+        self._results[trial.trial_id] = result
+        if before.state not in FINISHED:
             self._rows[trial.trial_id] = TrialRow(
                 trial,
                 result.state,
@@ -155,7 +172,7 @@ class Follower:
         left = sum(
             (row.num_epochs - row.epoch) * means.get(row.trial.arm, overall)
             for row in rows
-            if row.state not in FINISHED
+            if row.is_expected and row.state not in FINISHED
         )
         return left / self._plan.concurrency
 

@@ -90,7 +90,8 @@ def draw(snapshot: Snapshot, console: Console, elapsed_s: float) -> RenderableTy
     foot = _foot(snapshot, elapsed_s)
     if all(row.state == "pending" for row in snapshot.rows):
         return foot  # nothing to see in the rows yet
-    rows = choose_rows(snapshot.rows, max(1, console.height - LINES_BESIDE_ROWS))
+    expected = [row for row in snapshot.rows if row.is_expected]
+    rows = choose_rows(expected, max(1, console.height - LINES_BESIDE_ROWS))
     is_ascii = "utf" not in console.encoding.lower()
     return Group(_table(snapshot.rows, rows, console.width, is_ascii=is_ascii), foot)
 
@@ -163,7 +164,8 @@ def _foot(snapshot: Snapshot, elapsed_s: float) -> Text:
         )
         if snapshot.count(state)
     ]
-    parts = [f"{count(len(snapshot.rows), 'trial')}: {', '.join(counts)}", clock(elapsed_s)]
+    spared = f", {snapshot.num_spared} spared" if snapshot.num_spared else ""
+    parts = [f"{count(snapshot.num_trials, 'trial')}: {', '.join(counts)}{spared}", clock(elapsed_s)]
     if snapshot.eta_s is not None and snapshot.status.get("state") == "running":
         parts.append(f"about {duration(snapshot.eta_s)} left")
     phase = phase_of(snapshot.status)

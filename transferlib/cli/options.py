@@ -216,6 +216,14 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
             metavar="N",
             train_default="1",
         ),
+        Flag(
+            "--tuning-seeds",
+            "comparison.tuning_seeds",
+            "How many of the seeds, from the first, are trained at every rate; the others go on with the rate that was "
+            "best there. As many as --seeds: all.",
+            "all of them",
+            "int",
+        ),
         Flag("--base-lr", "comparison.base_lr", "Rate that the candidates lie around.", "each arm's own", "float"),
     ),
     "Machine": (

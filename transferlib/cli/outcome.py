@@ -236,7 +236,8 @@ def partial_lines(run: RunFolder, plan: Plan, verb: str) -> Iterator[str]:
         yield from text_table(["trial", "state", "epochs", "best val acc"], rows, left=2)
     if run.report.exists():
         yield f"Report       {shown(run.report)}"
-    done = f"{len(results)} of {count(len(plan.trials), 'trial')} finished."
+    num_trials = len(plan.tuning.expected({result.trial_id: result for result in finished(run, plan)}))
+    done = f"{len(results)} of {count(num_trials, 'trial')} finished."
     yield f"{done} Go on with:"
     yield f"  submit {verb} --resume {run.run_id if _is_usual_place(run) else shown(run.path)}"
 

@@ -45,8 +45,8 @@ class PlainView:
             self.say(_epoch_line(epoch, rows[epoch["trial_id"]]))
         if snapshot.epochs and snapshot.eta_s is not None:
             finished = snapshot.count("done") + snapshot.count("failed")
-            left = f", about {duration(snapshot.eta_s)} left" if finished < len(snapshot.rows) else ""
-            self._say_once(f"{finished} of {len(snapshot.rows)} trials finished{left}", f"finished {finished}")
+            left = f", about {duration(snapshot.eta_s)} left" if finished < snapshot.num_trials else ""
+            self._say_once(f"{finished} of {snapshot.num_trials} trials finished{left}", f"finished {finished}")
         for row in snapshot.rows:
             if row.state == "failed":
                 self._say_once(f"{row.trial.trial_id} failed: {row.reason}", row.trial.trial_id)

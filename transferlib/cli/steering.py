@@ -61,6 +61,7 @@ def state_json(run: RunFolder, state: RunState) -> dict[str, Any]:
     if (snapshot := _snapshot(run)) is not None:
         names = ("pending", "running", "done", "failed", "stopped")
         trials = {name: number for name in names if (number := snapshot.count(name))}
+        trials |= {"spared": snapshot.num_spared} if snapshot.num_spared else {}
     return {
         "id": run.run_id,
         "state": state.state,
@@ -221,7 +222,8 @@ def _trials_text(snapshot: Snapshot) -> str:
     counts = listed([f"{snapshot.count(state)} {word}" for state, word in words.items() if snapshot.count(state)])
     is_known = snapshot.eta_s is not None and snapshot.status.get("state") == "running"
     left = f"; about {duration(snapshot.eta_s or 0.0)} left" if is_known else ""
-    return f"{counts} of {count(len(snapshot.rows), 'trial')}{left}"
+    spared = f", {snapshot.num_spared} spared" if snapshot.num_spared else ""
+    return f"{counts} of {count(snapshot.num_trials, 'trial')}{spared}{left}"
 
 
 def _snapshot(run: RunFolder) -> Snapshot | None:

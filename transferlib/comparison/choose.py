@@ -205,7 +205,7 @@ def choose_candidates(run: RunFolder) -> Choice:
     found = read_results(run, ("val",))
     if found.unfinished:
         raise RunFolderError(
-            f"{len(found.unfinished)} of {len(found.trials)} trials of {run.run_id} have not ended "
+            f"{len(found.unfinished)} of {found.num_trained} trials of {run.run_id} have not ended "
             f"({', '.join(found.unfinished[:3])}); all end before one is chosen."
         )
     choice = choose_from(found)

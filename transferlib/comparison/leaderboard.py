@@ -151,7 +151,7 @@ def build_comparison(found: RunResults, choice: Choice, *, is_final: bool, notes
         run=found.run_id,
         metric=found.metric,
         arms=arms,
-        verdict=give_verdict(arms, evidence, [*missing, *notes]),
+        verdict=give_verdict(arms, evidence, [*missing, *notes], is_over=not found.unfinished),
         choice=choice,
         judgement=evidence.judgement,
         model=_handed_model(found, choice, is_final=is_final),
@@ -192,6 +192,8 @@ def _evidence(found: RunResults, arms: Sequence[ArmResult], split: str) -> Evide
 
 def _interim(found: RunResults, evidence: Evidence) -> list[str]:
     if not found.unfinished:
+        if evidence.judgement is None:
+            return []
         return ["The test set has not been read, so this is from validation, which flatters what was chosen on it."]
     unfinished = f"Not the end: {len(found.unfinished)} of {found.num_trained} trials have not ended"
     if evidence.judgement is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.compute as pc
 
+from transferlib.comparison.tuning import Tuning
 from transferlib.comparison.variance import Rows
 from transferlib.data.components import find_components
 from transferlib.data.images import ImageTable
@@ -91,14 +92,18 @@ class RunResults:
 
     @property
     def num_trained(self) -> int:
-        """Return how many trials are to be trained: those whose rate another one beat are not."""
-        return len(self.trials) - sum(result.state == "spared" for result in self.results.values())
+        """Return how many trials are trained, as far as is known: those whose rate another one beat are not."""
+        return len(self._expected)
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """Return the trials that are neither done nor failed."""
-        ids = (trial.trial_id for trial in self.trials)
+        """Return those of them that are neither done nor failed; of a seed whose rate is not decided, any one."""
+        ids = (trial.trial_id for trial in self._expected)
         return tuple(i for i in ids if i not in self.results or self.results[i].state not in FINISHED)
+
+    @property
+    def _expected(self) -> tuple[TrialSpec, ...]:
+        return Tuning(self.trials, self.spec.comparison.tuning_seeds).expected(self.results)
 
 
 def planned_trials(run: RunFolder) -> tuple[TrialSpec, ...]:

@@ -15,8 +15,8 @@ arm's, c_i an image's mean over seeds. Arms and seeds saw the same images, so di
   df = V^2 / (q_a^2 / (S_a - 1) + q_b^2 / (S_b - 1) + B^2 / (N - 1)).
   Source: crossed random effects, as readers (here seeds, nested in arms) and cases (images) of diagnostic studies:
   Obuchowski and Rockette 1995; Hillis 2007. df: Satterthwaite 1946.
-* **Over all pairs** p values are Holm's (1979): one false separation or more in at most 5 % of comparisons. For all
-  statements MSS of an arm counts for at least a third of the arms' mean (`variance.borrow` says why).
+* **Over all pairs** p values are at least the exact sign test's for the discordant images there are, then Holm's (1979): one false separation or more in at most 5 % of comparisons. For all
+  statements MSS of an arm counts for at least a third of the arms' median (`variance.borrow` says why).
 * **An arm's share** has Wilson's interval (1927) at the effective number of images m (1 - m) / V; its log-loss has one
   that is symmetric for the logarithm (losses are skewed: m -+ t sqrt(V) covered 89 %).
 * **At worst** is the upper limit of how far an arm lies below the best of the others: Hsu 1981, 1984 (`at_worst`).
@@ -150,8 +150,8 @@ class ArmStatement:
     seed_std: float | None
     """sqrt(max(0, (MSS - MSE) / N)): spread over seeds without the images' share; None with one seed."""
     at_worst: float | None
-    """How much worse than the best of the others it may be, in the metric's units, for all arms at once; None where it
-    or another arm has fewer than three seeds, or there is no other."""
+    """How much worse than the best of the others it may be, in the metric's units, over all arms with three seeds or
+    more at once; None where it has fewer, or no other has as many."""
     versus_chance: Inference
     """Arm minus the constant predictor, over all arms."""
     has_learnt: bool
@@ -181,7 +181,9 @@ def judge(
     """
     own = [Spread.of(table.values, rows) for table in tables]
     spreads, constant = borrow(own, MIN_SEEDS), Spread.of(chance[None, :], rows)
-    worst = at_worst(spreads, rows, lower_is_better=lower_is_better, is_share=is_share)
+    known = [index for index, spread in enumerate(spreads) if spread.num_seeds >= MIN_SEEDS]
+    limits = at_worst([spreads[index] for index in known], rows, lower_is_better=lower_is_better, is_share=is_share)
+    worst = {} if limits is None else dict(zip(known, limits.tolist(), strict=True))
     versus = [_best_reading(spread, constant) for spread in spreads]
     learnt = holm(np.array([found.p for found in versus]))
     sign = -1 if lower_is_better else 1
@@ -195,7 +197,7 @@ def judge(
             low=float(low),
             high=float(high),
             seed_std=seed_std(own[index]),
-            at_worst=None if worst is None else float(worst[index]),
+            at_worst=worst.get(index),
             versus_chance=_inference(versus[index], learnt[index]),
             has_learnt=bool(sign * versus[index].value > 0 and learnt[index] < ALPHA),
         )
@@ -308,12 +310,12 @@ def what_it_takes(a: ArmTable, b: ArmTable, rows: Rows, num_pairs: int) -> Needs
         return Needs(None, None)
     level = 1 - ALPHA / (2 * num_pairs)
     seeds = np.arange(MIN_SEEDS, MOST_SEEDS + 1)
-    enough_seeds = seeds[_is_enough(spreads, np.ones(len(seeds)), [seeds, seeds], level)]
+    enough_seeds = seeds[_is_enough(spreads, np.ones(len(seeds)), [seeds, seeds], level) & (seeds > min(counts))]
     num_images = len(rows.groups)
     images = np.unique(np.geomspace(MIN_IMAGES, MOST_TIMES_IMAGES * num_images, 1000).round())
     enough_images = images[:0]
     if min(counts) >= MIN_SEEDS:
-        enough_images = images[_is_enough(spreads, images / num_images, counts, level)]
+        enough_images = images[_is_enough(spreads, images / num_images, counts, level) & (images > num_images)]
     return Needs(*(int(enough[0]) if enough.size else None for enough in (enough_seeds, enough_images)))
 
 
@@ -382,19 +384,29 @@ def _state_pairs(tables: Sequence[ArmTable], spreads: Sequence[Spread], rows: Ro
     fixed = [these_models(spreads[i], spreads[j]) for i, j in pairs]
     anew = [trained_again(spreads[i], spreads[j]) if _is_known(spreads[i], spreads[j]) else None for i, j in pairs]
     # A pair that cannot be read counts in the family all the same: with p = 1 it comes last.
-    p_fixed = holm(np.array([found.p for found in fixed]))
-    p_anew = holm(np.array([1.0 if found is None else found.p for found in anew]))
+    discordant = [_num_discordant(tables[i].values, tables[j].values, rows) for i, j in pairs]
+    least = [sign_bound(number) for number in discordant]
+    p_fixed = holm(np.array([max(found.p, p) for found, p in zip(fixed, least, strict=True)]))
+    p_anew = holm(np.array([1.0 if found is None else max(found.p, p) for found, p in zip(anew, least, strict=True)]))
     return tuple(
         PairStatement(
             a=tables[i].arm,
             b=tables[j].arm,
             difference=float(fixed[number].value),
-            num_discordant=_num_discordant(tables[i].values, tables[j].values, rows),
+            num_discordant=discordant[number],
             these_models=_inference(fixed[number], p_fixed[number]),
             if_trained_again=None if (found := anew[number]) is None else _inference(found, p_anew[number]),
         )
         for number, (i, j) in enumerate(pairs)
     )
+
+
+def sign_bound(num_discordant: int) -> float:
+    """Return the smallest two-sided p value that so many discordant images can give: all of them on one side.
+
+    No p value is below it: a t test on a handful of images that differ would be. Source: the exact sign test.
+    """
+    return float(min(1.0, 2.0 ** (1 - num_discordant)))
 
 
 def _is_known(*spreads: Spread) -> bool:
@@ -427,7 +439,8 @@ def _wilson(mean: Floats, num: Floats, quantile: Floats) -> tuple[Floats, Floats
     share, square = np.clip(mean, 0, 1), np.square(quantile) / num
     centre = (share + square / 2) / (1 + square)
     margin = np.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
-    return np.clip(centre - margin, 0, 1), np.clip(centre + margin, 0, 1)
+    # At 0 and 1 the limits are exact but for rounding.
+    return np.clip(np.minimum(centre - margin, share), 0, 1), np.clip(np.maximum(centre + margin, share), 0, 1)
 
 
 def _inference(found: Estimate, p_holm: float) -> Inference:

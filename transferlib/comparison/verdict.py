@@ -11,16 +11,21 @@ from typing import Literal
 
 from transferlib.comparison.arms import ArmResult
 from transferlib.comparison.choose import METRIC_WORDS, FailedTrial
-from transferlib.comparison.statistics import ALPHA, MIN_SEEDS, ArmStatement, Judgement, Needs, PairStatement
+from transferlib.comparison.statistics import (
+    ALPHA,
+    MIN_SEEDS,
+    ArmStatement,
+    Judgement,
+    Needs,
+    PairStatement,
+    sign_bound,
+)
 from transferlib.names import LOWER_IS_BETTER
 
 State = Literal["separated", "good_enough", "open", "few_seeds", "at_chance"]
 
 CHEAPER = 0.9
 """An arm counts as cheaper up to this share of the other's operations."""
-FEW_DISCORDANT = 5
-"""Below so many images that two arms treat unlike, no outcome could have told them apart: 2 * 0.5^5 > 0.05."""
-FEW_TEST_IMAGES = 150
 SPLIT_OF = {"val": "validation", "test": "test"}
 
 
@@ -67,45 +72,54 @@ class Evidence:
         return self.metric in LOWER_IS_BETTER
 
 
-def give_verdict(arms: Sequence[ArmResult], evidence: Evidence, notes: Sequence[str]) -> Verdict:
+def give_verdict(
+    arms: Sequence[ArmResult], evidence: Evidence, notes: Sequence[str], *, is_over: bool = True
+) -> Verdict:
     """Say what the predictions show.
 
     Args:
         arms: Ranked, as `build_arms` returns them.
         evidence: What is known of them.
         notes: Sentences to end with.
+        is_over: Whether all trials have ended.
     """
+
+    def verdict(state: State, *sentences: str, best: str | None = None, enough: str | None = None) -> Verdict:
+        return Verdict(state, sentences, tuple(notes), evidence.margin, best, enough)
+
     judged = evidence.judgement
     if judged is None:
-        nothing = ("No arm has a result yet.",) if any(arm.chosen for arm in arms) else ("No arm has a result.",)
-        return Verdict("open", nothing, tuple(notes), evidence.margin, None, None)
+        return verdict("open", "No arm has a result." if is_over else "No arm has a result yet.")
     words = _Words(evidence)
     ordered = sorted(judged.arms, key=lambda arm: arm.mean if evidence.is_loss else -arm.mean)
-    best, *others = ordered
-    sentences: tuple[str, ...]
-    if not best.has_learnt:
-        sentences = (words.at_chance(best, is_only=not others), words.if_at_chance())
-        return Verdict("at_chance", sentences, tuple(notes), evidence.margin, None, None)
-    unlearnt = [arm for arm in others if not arm.has_learnt]
-    about_unlearnt = [words.unlearnt(unlearnt)] if unlearnt else []
-    if not others:
-        state: State = "open" if best.num_seeds >= MIN_SEEDS else "few_seeds"
-        return Verdict(state, (words.alone(best),), tuple(notes), evidence.margin, best.arm, None)
-    pairs = [_oriented(judged, best.arm, other.arm) for other in others]
-    if min(arm.num_seeds for arm in ordered) < MIN_SEEDS:
-        sentences = (words.these_models(pairs), words.few_seeds(min(arm.num_seeds for arm in ordered)))
-        return Verdict("few_seeds", (*sentences, *about_unlearnt), tuple(notes), evidence.margin, best.arm, None)
+    learnt = [arm for arm in ordered if arm.has_learnt]
+    if not learnt:
+        return verdict("at_chance", words.at_chance(ordered[0], is_only=len(ordered) == 1), words.if_at_chance())
+    about_unlearnt = words.unlearnt([arm for arm in ordered if not arm.has_learnt])
+    known = [arm for arm in ordered if arm.num_seeds >= MIN_SEEDS]
+    if len(ordered) == 1:
+        return verdict("open" if known else "few_seeds", words.alone(ordered[0]), best=ordered[0].arm)
+    few = [arm for arm in ordered if arm.num_seeds < MIN_SEEDS]
+    best = next((arm for arm in known if arm.has_learnt), None)
+    if best is None or len(known) < 2:
+        pairs = [_oriented(judged, learnt[0].arm, other.arm) for other in ordered if other is not learnt[0]]
+        return verdict(
+            "few_seeds", words.these_models(pairs), words.few_seeds(few), *about_unlearnt, best=learnt[0].arm
+        )
+    pairs = [_oriented(judged, best.arm, other.arm) for other in known if other is not best]
     cost = {arm.arm: arm.train_flops for arm in arms}
-    enough = _cheapest_good_enough(judged, cost, best.arm, evidence.margin)
-    is_separated = all(pair.is_separated for pair in pairs)
-    sentences = (
+    enough = _cheapest_good_enough(known, cost, best.arm, evidence.margin)
+    open_pairs = [pair for pair in pairs if not pair.is_separated]
+    return verdict(
+        "good_enough" if open_pairs and enough else "open" if open_pairs else "separated",
         words.separation(best, pairs),
-        words.good_enough(enough, best, cost) if enough else words.open_cost(ordered, cost),
+        *words.about_cost(enough, best, known, pairs, cost),
+        *[words.needs(pair) for pair in open_pairs[:1]],
         *about_unlearnt,
-        *[words.needs(pair) for pair in [pair for pair in pairs if not pair.is_separated][:1]],
+        *([words.left_out(few)] if few else []),
+        best=best.arm,
+        enough=None if enough is None else enough.arm,
     )
-    state = "separated" if is_separated else "good_enough" if enough else "open"
-    return Verdict(state, sentences, tuple(notes), evidence.margin, best.arm, None if enough is None else enough.arm)
 
 
 def _oriented(judged: Judgement, a: str, b: str) -> PairStatement:
@@ -118,16 +132,22 @@ def _oriented(judged: Judgement, a: str, b: str) -> PairStatement:
     raise KeyError((a, b))
 
 
-def _cheapest_good_enough(judged: Judgement, cost: dict[str, float], best: str, margin: float) -> ArmStatement | None:
+def _cheapest_good_enough(
+    arms: Sequence[ArmStatement], cost: Mapping[str, float], best: str, margin: float
+) -> ArmStatement | None:
     """Return the cheapest arm that is not worse than any other by more than the margin, if it saves something.
 
     The arm that is best itself counts where no cheaper one does.
     """
-    fitting = [arm for arm in judged.arms if arm.has_learnt and arm.at_worst is not None and arm.at_worst < margin]
-    cheaper = [arm for arm in fitting if arm.arm != best and cost[arm.arm] <= CHEAPER * cost[best]]
+    fitting = [arm for arm in arms if arm.has_learnt and arm.at_worst is not None and arm.at_worst < margin]
+    cheaper = [arm for arm in fitting if arm.arm != best and _is_cheaper(arm, best, cost)]
     if cheaper:
         return min(cheaper, key=lambda arm: (cost[arm.arm], arm.arm))
     return next((arm for arm in fitting if arm.arm == best), None)
+
+
+def _is_cheaper(arm: ArmStatement, best: str, cost: Mapping[str, float]) -> bool:
+    return cost[arm.arm] <= CHEAPER * cost[best]
 
 
 class _Words:
@@ -143,22 +163,26 @@ class _Words:
 
     def at_chance(self, best: ArmStatement, *, is_only: bool) -> str:
         who = f"{best.arm} has not learnt" if is_only else "No arm has learnt"
-        chance = self._evidence.judgement.chance.value if self._evidence.judgement else 0.0
         which = "it is" if is_only else f"the best of them, {best.arm}, is"
-        return (
-            f"{who}: with {self._value(best)} {which} not told apart from always answering "
-            f"{self._evidence.majority!r} ({chance:.3f})."
-        )
+        return f"{who}: with {self._value(best)} {which} not known to be better than {self._guessing()}."
 
     def if_at_chance(self) -> str:
         return "More epochs, other rates (--base-lr, --lr-candidates) or source weights that fit may change that."
 
-    def unlearnt(self, arms: Sequence[ArmStatement]) -> str:
+    def unlearnt(self, arms: Sequence[ArmStatement]) -> list[str]:
+        if not arms:
+            return []
         verb = "has" if len(arms) == 1 else "have"
-        return (
-            f"{_listed([arm.arm for arm in arms])} {verb} not learnt: not told apart from always answering "
-            f"{self._evidence.majority!r}."
+        return [
+            f"{_listed([arm.arm for arm in arms])} {verb} not learnt: not known to be better than {self._guessing()}."
+        ]
+
+    def _guessing(self) -> str:
+        chance = self._evidence.judgement.chance.value if self._evidence.judgement else 0.0
+        what = (
+            "answering with the classes' shares" if self._is_loss else f"always answering {self._evidence.majority!r}"
         )
+        return f"{what} ({chance:.3f})"
 
     def separation(self, best: ArmStatement, pairs: Sequence[PairStatement]) -> str:
         apart = [pair for pair in pairs if pair.is_separated]
@@ -183,57 +207,67 @@ class _Words:
             told.append(f"{'is better than' if is_apart else 'is not told apart from'} {pair.b}, leading {lead}")
         return f"Of the models as trained, {pairs[0].a} {_listed(told)}."
 
-    def few_seeds(self, num_seeds: int) -> str:
+    def few_seeds(self, few: Sequence[ArmStatement]) -> str:
+        most = max(arm.num_seeds for arm in few)
         return (
-            f"{'One seed says' if num_seeds == 1 else 'Two seeds say'} nothing of training again, which may turn this "
+            f"{'One seed says' if most == 1 else 'Two seeds say'} nothing of training again, which may turn this "
             f"around: use {MIN_SEEDS} or more seeds (--seeds) to compare strategies."
         )
 
-    def good_enough(self, enough: ArmStatement, best: ArmStatement, cost: dict[str, float]) -> str:
-        limit = self._amount(enough.at_worst or 0.0)
-        margin = self._amount(self._evidence.margin)
-        if (enough.at_worst or 0.0) <= 0.0:
-            worst = "is better than every other"
-        else:
-            worst = f"could cost at most {limit} against the best of the others (margin {margin})"
-        if enough.arm == best.arm:
-            return f"To train next time: {enough.arm}, which {worst}; no cheaper arm is known to be good enough."
-        share = cost[enough.arm] / cost[best.arm]
-        return (
-            f"Good enough to train next time: {enough.arm}, which {worst}, at {share:.2g} of {best.arm}'s operations."
-        )
+    def left_out(self, few: Sequence[ArmStatement]) -> str:
+        which = _listed([f"{arm.arm} ({_count(arm.num_seeds, 'seed')})" for arm in few])
+        return f"Nothing is said of training {which} again: that takes {MIN_SEEDS} seeds with a result."
 
-    def open_cost(self, ordered: Sequence[ArmStatement], cost: dict[str, float]) -> str:
+    def about_cost(
+        self,
+        enough: ArmStatement | None,
+        best: ArmStatement,
+        known: Sequence[ArmStatement],
+        pairs: Sequence[PairStatement],
+        cost: Mapping[str, float],
+    ) -> list[str]:
+        """Say which arm to train next time, or what a cheaper one could cost."""
         margin = self._amount(self._evidence.margin)
-        dearest = max(cost[arm.arm] for arm in ordered)
-        cheaper = [arm for arm in ordered if cost[arm.arm] <= CHEAPER * dearest and arm.has_learnt]
-        if not cheaper:
-            return (
-                f"None of the arms is clearly cheaper to train, and none is known to be good enough (margin {margin})."
-            )
-        costs = _listed([f"{arm.arm} {self._amount(arm.at_worst or 0.0)}" for arm in cheaper])
-        return f"Whether a cheaper arm would do is open (margin {margin}): at worst, next time, {_could(costs)}."
+        is_best_of_all = all(pair.is_separated for pair in pairs)
+        cheaper = [arm for arm in known if _is_cheaper(arm, best.arm, cost)]
+        if enough is not None and enough.arm != best.arm:
+            share = cost[enough.arm] / cost[best.arm]
+            limit = self._amount(max(enough.at_worst or 0.0, 0.0))
+            return [
+                f"Good enough to train next time: {enough.arm}, which costs at most {limit} against the best of the others "
+                f"(margin {margin}), at {share:.2g} of {best.arm}'s operations."
+            ]
+        worse = {pair.b for pair in pairs if pair.is_separated}
+        undecided = [arm for arm in cheaper if arm.arm not in worse and arm.has_learnt]
+        if undecided:
+            costs = _listed([f"{arm.arm} {self._amount(max(arm.at_worst or 0.0, 0.0))}" for arm in undecided])
+            return [f"Whether a cheaper arm would do is open (margin {margin}): at worst, next time, {_could(costs)}."]
+        tail = "it is also the cheapest" if not cheaper else "every cheaper arm is worse"
+        if is_best_of_all:
+            return [f"To train next time: {best.arm}; {tail}."]
+        limit = self._amount(max(best.at_worst or 0.0, 0.0))
+        if enough is not None:
+            return [
+                f"Good enough to train next time: {best.arm}, which costs at most {limit} against the best of the others "
+                f"(margin {margin}); {tail}."
+            ]
+        return [f"{best.arm} could cost {limit} against another, at worst (margin {margin}); {tail}."]
 
     def needs(self, pair: PairStatement) -> str:
         evidence = self._evidence
-        if pair.num_discordant < FEW_DISCORDANT:
-            return (
-                f"{pair.a} and {pair.b} differ on {_count(pair.num_discordant, 'image')} only: no outcome on these "
-                f"{evidence.num_images} {SPLIT_OF[evidence.split]} images could have told them apart."
-            )
+        on = f"{evidence.num_images:,} {SPLIT_OF[evidence.split]} images"
+        if sign_bound(pair.num_discordant) >= ALPHA:
+            differ = _count(pair.num_discordant, "image") if pair.num_discordant else "no image"
+            return f"{pair.a} and {pair.b} differ on {differ} of {on}: no outcome could have told them apart."
         found = evidence.needs[pair.b]
         if found.seeds is None and found.images is None:
-            return f"{pair.a} and {pair.b} are so close that neither 30 seeds nor 20 times the images would do."
-        ways = []
-        if found.seeds is not None:
-            ways.append(f"about {found.seeds} seeds")
-        images = "no number of images with these seeds"
-        if found.images is not None:
-            images = f"about {_rounded(found.images):,} {SPLIT_OF[evidence.split]} images"
-        elif found.seeds is not None:
-            images = "no number of images alone"
-        ways.append(images)
-        return f"To tell {pair.a} and {pair.b} apart, if the difference is what it looks like: {' or '.join(ways)}."
+            return (
+                f"{pair.a} and {pair.b} differ too little for their spread: neither 30 seeds nor 20 times the images "
+                "would tell them apart."
+            )
+        images = "no number of images" if found.images is None else f"about {_rounded(found.images):,} images in test"
+        seeds = "no number of seeds" if found.seeds is None else f"about {found.seeds} seeds"
+        return f"To tell {pair.a} and {pair.b} apart, if the difference is what it looks like: {seeds}, or {images}."
 
     def _value(self, arm: ArmStatement) -> str:
         return f"{self._name} {arm.mean:.3f} ({arm.low:.3f} to {arm.high:.3f})"

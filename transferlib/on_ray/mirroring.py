@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from transferlib.errors import RunFolderError
-from transferlib.runs import STORAGE_VARIABLE, RunFolder, link_or_copy
+from transferlib.runs import STORAGE_VARIABLE, RunFolder, link_or_copy, write_atomic
 from transferlib.storage.uris import is_uri
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class KeptRun(Protocol):
     def copy(self, source: Path, target: Path) -> None:
         """Keep one file of the run under a second name, here and where it is kept."""
 
+    def write(self, path: Path, text: str) -> None:
+        """Write one small file of a trial that no process trains, here and where the run is kept."""
+
 
 class _OnDisk:
     """A run on a disk that all its processes see: the folder is all there is."""
@@ -52,6 +55,10 @@ class _OnDisk:
     def copy(self, source: Path, target: Path) -> None:
         """Give the file a second name."""
         link_or_copy(source, target)
+
+    def write(self, path: Path, text: str) -> None:
+        """Write the file."""
+        write_atomic(path, text)
 
 
 def store_of(run_id: str) -> Location | None:

@@ -20,7 +20,8 @@ log = logging.getLogger("transferlib.job")
 class DropLosers(tune.Callback):
     """When the last candidate of an arm and seed ends, drop the model files of those with a lower score.
 
-    Candidates level in the metric on validation keep theirs until the choice, which looks at log-loss and rate too.
+    Candidates level in the metric on validation keep theirs until the choice, which looks at log-loss and rate too. One
+    that was spared has ended without a file.
 
     Args:
         run: The run's folder.

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -20,10 +20,11 @@ from ray import tune
 from ray.exceptions import RayTaskError
 
 from transferlib.on_ray.ending import ended_by_its_own_error
-from transferlib.on_ray.mirroring import ended_when_superseded, trial_mirror
+from transferlib.on_ray.mirroring import KeptRun, ended_when_superseded, trial_mirror
 from transferlib.on_ray.pruning import DropLosers
 from transferlib.on_ray.settled import load_plan, load_spec
 from transferlib.on_ray.tasks import own_error, worker_task
+from transferlib.on_ray.trial_queue import TrialQueue
 from transferlib.on_ray.waiting import POLL_S
 from transferlib.planning.plan import Plan
 from transferlib.records import EpochRecord, TrialSpec
@@ -137,50 +138,50 @@ class WorkerGroupTrial(tune.Trainable):
         return {"done": True}
 
 
-def run_trials(
-    run: RunFolder, plan: Plan, trials: Sequence[TrialSpec], remove: Callable[[Path], None]
-) -> dict[str, str]:
-    """Run trials to their end, as many side by side as the plan says.
+def run_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec], kept: KeptRun) -> dict[str, str]:
+    """Run trials to their end, as many side by side as the plan says; those that need no training get their result.
 
     Args:
         run: Their run folder, with spec, plan, manifest and `prepared.json` in it.
         plan: Of the run.
         trials: Which to run, in this order.
-        remove: Removes a file of the run, wherever the run is kept.
+        kept: The run as it is kept.
 
     Returns:
-        Trials that Ray gave up on, with the reason; how the others ended stands in their folders. Where the run was
-        stopped some may not have begun.
+        Trials that Ray gave up on and those that wait for them, with the reason; how the others ended stands in their
+        folders. Where the run was stopped some may not have begun.
     """
+    queue = TrialQueue(run, plan.tuning, trials, kept)
+    queue.spare()
     if not trials:
         return {}
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it looks for files we keep off
     # Tune's own record is scratch: the run folder is the record, and trials go on from our checkpoints.
     scratch = tempfile.mkdtemp(prefix="tune-")
     try:
-        grid = _tuner(run, plan, trials, remove, scratch).fit()
+        grid = _tuner(run, plan, queue, len(trials), kept, scratch).fit()
     except _NothingTrainsError:
-        return {}
+        grid = None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return {
+    kept.pull()
+    if grid is None:
+        return {}
+    queue.spare()
+    lost = {
         _config_trial(result.config).trial_id: _last_line(result.error)
         for result in map(grid.__getitem__, range(len(grid)))
         if result.error is not None
     }
+    return {**lost, **queue.waiting()}
 
 
-def _tuner(
-    run: RunFolder, plan: Plan, trials: Sequence[TrialSpec], remove: Callable[[Path], None], scratch: str
-) -> tune.Tuner:
+def _tuner(run: RunFolder, plan: Plan, queue: TrialQueue, num_trials: int, kept: KeptRun, scratch: str) -> tune.Tuner:
     return tune.Tuner(
         tune.with_resources(*_trainable(plan)),
-        param_space={
-            "run": str(run.path),
-            "trial": tune.grid_search([trial.to_json() for trial in trials]),
-        },
         tune_config=tune.TuneConfig(
-            num_samples=1,
+            search_alg=queue,
+            num_samples=num_trials,
             max_concurrent_trials=plan.concurrency,
             reuse_actors=plan.workers_per_trial == 1,
             trial_name_creator=_trial_name,
@@ -193,14 +194,14 @@ def _tuner(
             # A worker group is started again by Ray Train.
             failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS if plan.workers_per_trial == 1 else 0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            callbacks=_callbacks(run, plan, remove),
+            callbacks=_callbacks(run, plan, kept),
         ),
     )
 
 
-def _callbacks(run: RunFolder, plan: Plan, remove: Callable[[Path], None]) -> list[tune.Callback]:
+def _callbacks(run: RunFolder, plan: Plan, kept: KeptRun) -> list[tune.Callback]:
     keeps_chosen = load_spec(run.path).output.keep == "chosen"
-    return [EndWhenStopped(run.stop_flag), *([DropLosers(run, plan.trials, remove)] if keeps_chosen else [])]
+    return [EndWhenStopped(run.stop_flag), *([DropLosers(run, plan.trials, kept.remove)] if keeps_chosen else [])]
 
 
 def _trainable(plan: Plan) -> tuple[type[tune.Trainable], dict[str, float]]:

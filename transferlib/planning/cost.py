@@ -69,6 +69,7 @@ class Demand:
 
     spec: JobSpec
     trials: Sequence[TrialSpec]
+    """That are trained; of seeds that go on with one rate, any one stands for it."""
     images: Mapping[str, int]
     """By split."""
     num_to_decode: int

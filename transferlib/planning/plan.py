@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Self
 
+from transferlib.comparison.tuning import Tuning
 from transferlib.data.listing import Listing
 from transferlib.errors import PlanError
 from transferlib.planning.cost import Cost, Demand, estimate_cost
@@ -32,7 +33,7 @@ class Plan:
     """Say what a job will do and take; prints, saves and compares."""
 
     trials: tuple[TrialSpec, ...]
-    """By seed, then candidate, then arm, so that what is finished early can be compared."""
+    """By seed, then candidate, then arm, so that what is finished early can be compared. All that may be trained."""
     workers_per_trial: int
     use_gpu: bool
     """One GPU a worker when true."""
@@ -59,6 +60,18 @@ class Plan:
     """What it was planned for, as sentences name it."""
     placement: str = ""
     """On which nodes of a cluster the workers will lie, a sentence; empty on one machine."""
+    tuning_seeds: int | None = None
+    """How many seeds, from the first, are trained at every rate; None: all of them."""
+
+    @property
+    def tuning(self) -> Tuning:
+        """Return what knows which of the trials are trained."""
+        return Tuning(self.trials, self.tuning_seeds)
+
+    @property
+    def num_trained_trials(self) -> int:
+        """Return how many of the trials are trained: later seeds at one rate, where only the first ones tune."""
+        return len(self.tuning.expected({}))
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -72,7 +85,7 @@ class Plan:
 
     @property
     def num_candidates(self) -> int:
-        """Return the learning-rate candidates of each arm."""
+        """Return the learning-rate candidates of each arm: what a seed that tunes is trained at."""
         return len(self.trials) // (len(self.arms) * len(self.seeds))
 
     @property
@@ -117,13 +130,14 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
     """
     listing.check_counts()
     trials = plan_trials(spec)
+    tuning = Tuning(trials, spec.comparison.tuning_seeds)
     images = listing.planned_counts(spec.data.split.val, spec.data.split.test)
     num_classes = len(listing.classes)
-    resources = derive_resources(spec.resources, machine, len(trials))
+    resources = derive_resources(spec.resources, machine, tuning.most_side_by_side)
     check_steps(spec, images["train"], resources.workers_per_trial)
-    resources, notes = fit_to_memory(spec, num_classes, resources, machine, len(trials))
+    resources, notes = fit_to_memory(spec, num_classes, resources, machine, tuning.most_side_by_side)
     to_decode = max(0, len(listing.entries) - num_cached)
-    cost = estimate_cost(Demand(spec, trials, images, to_decode, num_classes, resources, machine))
+    cost = estimate_cost(Demand(spec, tuning.expected({}), images, to_decode, num_classes, resources, machine))
     refuse_if_too_big(spec, cost, machine)
     roles_note = (listing.roles.note,) if listing.roles.note else ()
     notes = (*roles_note, *option_notes(spec, listing), *notes, *gpu_memory_notes(cost, machine))
@@ -147,6 +161,7 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
         notes=notes,
         where=machine.name,
         placement=_placement(resources, machine),
+        tuning_seeds=spec.comparison.tuning_seeds,
     )
 
 
@@ -164,7 +179,7 @@ def _placement(resources: Resources, machine: Machine) -> str:
 
 
 def plan_trials(spec: JobSpec) -> tuple[TrialSpec, ...]:
-    """Return every trial: by seed, then learning-rate candidate, then arm.
+    """Return every trial that may be trained: by seed, then learning-rate candidate, then arm.
 
     Each arm has the same number of candidates.
     """

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from transferlib.errors import RunFolderError, StorageError
-from transferlib.runs import RunFolder, link_or_copy
+from transferlib.runs import RunFolder, link_or_copy, write_atomic
 from transferlib.storage.background import Repeated, persist
 from transferlib.storage.claim import FolderClaim
 from transferlib.storage.files import Incoming, Outgoing, fetch
@@ -173,6 +173,23 @@ class DriverMirror:
         link_or_copy(source, target)
         self._lease.check()
         self._store.upload(target.relative_to(root).as_posix(), target)
+
+    def write(self, path: Path, text: str) -> None:
+        """Write a small file of a trial that no process trains, in the store and then here: what is here is stored.
+
+        Args:
+            path: Below the run's folder.
+            text: Its content.
+
+        Raises:
+            LeaseLostError: Another attempt writes this run now.
+            StorageError: The store cannot be used; the file is not here either.
+        """
+        self._refuse_if_lost()
+        self._lease.check()
+        self._store.write(path.relative_to(self._run.path).as_posix(), text.encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text)
 
     def _restore(self) -> None:
         (self._run.path / "trials").mkdir(parents=True, exist_ok=True)

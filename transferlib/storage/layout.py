@@ -2,7 +2,8 @@
 
     spec.yaml                       the client's, written last: a run without it does not exist
     status.json                     the driver's, written last: what it tells of is there
-    trials/<t>/result.json          the trial's, written last: model and predictions are there
+    trials/<t>/result.json          the trial's, written last: model and predictions are there; the driver's where no
+                                    process trains the trial
     trials/<t>/last/<c>/MANIFEST.json   the trial's, written last: the checkpoint is whole
     lease.json, trials/<t>/lease.json   who may write
 

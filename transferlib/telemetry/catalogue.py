@@ -13,7 +13,7 @@ PREFIX = "transferlib_"
 JOB_STATES = ("preparing", "running", "evaluating", "done", "failed", "stopped")
 """Values of `state` in `transferlib_job_state`; those of `status.json`."""
 TRIAL_STATES = ("pending", "running", "done", "failed", "stopped")
-"""Values of `state` in `transferlib_trials`."""
+"""Values of `state` in `transferlib_trials`; spared trials are none that train."""
 PHASES = ("train", "val")
 """Values of `phase`. The test set is read after a trial's end, when its series are gone."""
 PLACES = ("runs", "cache")
@@ -124,7 +124,13 @@ CATALOGUE: tuple[Series, ...] = (
         "Share of the last moments in which rank 0's GPU ran a kernel, 0 to 1, from NVML. Absent where NVML does not "
         "tell: without a GPU, on parts of one (MIG).",
     ),
-    _series("trials", "gauge", "trials", ("run", "state"), "Trials of the plan by state, those not begun included."),
+    _series(
+        "trials",
+        "gauge",
+        "trials",
+        ("run", "state"),
+        "Trials of the plan by state, those not begun included. A seed that goes on with one rate has one.",
+    ),
     _series(
         "best_validation_accuracy",
         "gauge",

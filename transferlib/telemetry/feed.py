@@ -53,7 +53,7 @@ class Feed:
         if self._status:
             for state in JOB_STATES:
                 yield self._sample("job_state", state == self._status["state"], state=state)
-        counts: Counter[str] = Counter(trial.state for trial in self._trials)
+        counts: Counter[str] = Counter(trial.state for trial in self._expected())
         for state in TRIAL_STATES:
             yield self._sample("trials", counts[state], state=state)
         said_at = [trial.progress.updated_at for trial in self._trials if trial.progress is not None]
@@ -74,7 +74,7 @@ class Feed:
 
     def _arms(self) -> Iterator[Sample]:
         by_arm: dict[str, list[TrialFeed]] = {}
-        for trial in self._trials:
+        for trial in self._expected():
             by_arm.setdefault(trial.trial.arm, []).append(trial)
         for arm, trials in by_arm.items():
             spec = trials[0].trial
@@ -86,6 +86,12 @@ class Feed:
             yield self._sample("trials_not_finite", sum(_is_not_finite(trial) for trial in trials), arm=arm)
             restarts = sum(trial.progress.num_restarts for trial in trials if trial.progress is not None)
             yield self._sample("trial_restarts_total", restarts, arm=arm)
+
+    def _expected(self) -> list[TrialFeed]:
+        """Return the trials that are trained, as far as is known; the others have nothing to show."""
+        results = {trial.trial.trial_id: trial.result for trial in self._trials if trial.result is not None}
+        expected = {trial.trial_id for trial in self._plan.tuning.expected(results)}
+        return [trial for trial in self._trials if trial.trial.trial_id in expected]
 
     def _budget_left(self, trials: Sequence[TrialFeed]) -> int:
         return sum(self._plan.epochs - trial.epochs_finished for trial in trials if trial.state not in FINISHED)
