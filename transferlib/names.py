@@ -35,5 +35,11 @@ OPTIMIZERS = ("sgd", "adamw")
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
 """What a comparison may choose by, rank by and test."""
 LOWER_IS_BETTER = frozenset({"log_loss"})
+METRIC_WORDS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "log_loss": "log-loss",
+}
 CLASS_WEIGHTS = ("none", "balanced")
 KEEP = ("chosen", "all")

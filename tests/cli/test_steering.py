@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Answer
+from transferlib.cli.outcome import read_leaderboard
+from transferlib.cli.runs_table import find_runs
+from transferlib.errors import RunFolderError
 from transferlib.runs import RunFolder, read_json
 
 SMALL = ("compare", "--data", "photos", "--arch", "resnet18", "--seeds", "1", "--lr-candidates", "1", "--epochs", "2")
@@ -137,3 +140,15 @@ def test_storage_without_a_cluster_is_refused(call: Call) -> None:
     answer = call(*SMALL, "--storage", "s3://bucket/runs")
     assert answer.code == 2
     assert "--address" in answer.err
+
+
+def test_a_damaged_leaderboard_is_a_sentence_and_hides_no_other_run(tmp_path: Path) -> None:
+    broken, other = (RunFolder.create(tmp_path, "compare") for _ in range(2))
+    for run in (broken, other):
+        run.spec.write_text("schema: 1\n")
+        run.set_status("done", exit_code=0)
+    broken.leaderboard("json").write_text("{broken")
+    with pytest.raises(RunFolderError, match="is damaged"):
+        read_leaderboard(broken)
+    states = {row.id: row.state for row in find_runs(tmp_path)}
+    assert states == {broken.run_id: "unreadable", other.run_id: "done"}

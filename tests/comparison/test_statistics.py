@@ -234,7 +234,9 @@ def test_with_few_seeds_nothing_is_claimed_of_the_procedure(num_seeds: int) -> N
 
 def test_one_arm_of_few_seeds_leaves_no_word_on_the_worst() -> None:
     result = judged(tables((0.8, 5), (0.7, 5), (0.7, 2)))
-    assert [arm.at_worst for arm in result.arms] == [None, None, None]
+    assert result.arms[0].at_worst is not None
+    assert result.arms[2].at_worst is None
+    assert [arm.at_worst for arm in judged(tables((0.8, 5), (0.7, 2))).arms] == [None, None]
     assert judged(tables((0.8, 5))).arms[0].at_worst is None
 
 
@@ -391,10 +393,12 @@ def test_seeds_that_agree_by_chance_borrow_from_the_other_arms() -> None:
     rows = Rows.of(100)
     varied = np.repeat(np.array([0.5, 0.6, 0.7])[:, None], 100, axis=1)
     agreed = np.full((3, 100), 0.6)
-    spreads = borrow([Spread.of(varied, rows), Spread.of(agreed, rows), Spread.of(varied[:2], rows)], 3)
+    astray = np.repeat(np.array([0.1, 0.6, 0.9])[:, None], 100, axis=1)
+    arms = (varied, varied, agreed, astray, varied[:2])
+    spreads = borrow([Spread.of(values, rows) for values in arms], 3)
     assert spreads[0].between_seeds == pytest.approx(0.01)
-    assert spreads[1].between_seeds == pytest.approx(0.005 / 3)
-    assert spreads[2].between_seeds == pytest.approx(0.005)  # has too few seeds to give or take
+    assert spreads[2].between_seeds == pytest.approx(0.01 / 3)  # whatever the arm that went astray
+    assert spreads[4].between_seeds == pytest.approx(0.005)  # has too few seeds to give or take
     assert borrow([], 3) == []
 
 
@@ -459,3 +463,49 @@ def test_exact_fractions_of_the_worked_table() -> None:
     assert c == [1, 1, Fraction(2, 3), Fraction(1, 3)]
     assert rest / 6 == Fraction(5, 36)
     assert sum((x - m) ** 2 for x in m_s) / 2 == Fraction(1, 16)
+
+
+def test_a_seed_gone_astray_makes_no_other_arm_uncertain() -> None:
+    quiet = tables((0.9, 5), (0.7, 5), num_images=400)
+    astray = tables((0.8, 5), num_images=400, seed=9)[0].values.copy()
+    astray[1] = 0.0
+    beside = judge([*quiet, ArmTable("astray", astray)], Rows.of(400), np.arange(400) % 4 == 0)
+    alone = judge(quiet, Rows.of(400), np.arange(400) % 4 == 0)
+    assert beside.pairs[0].if_trained_again is not None
+    assert alone.pairs[0].if_trained_again is not None
+    width = beside.pairs[0].if_trained_again.high - beside.pairs[0].if_trained_again.low
+    assert width < 1.5 * (alone.pairs[0].if_trained_again.high - alone.pairs[0].if_trained_again.low)
+    assert beside.pairs[0].is_separated
+    assert beside.arms[0].has_learnt
+
+
+def test_one_large_group_among_single_images_gives_few_degrees_of_freedom() -> None:
+    rows = Rows.of(160, groups=[0] * 100 + list(range(1, 61)))
+    assert rows.num_groups == 61
+    assert rows.num_groups_effective == pytest.approx(160**2 / (100**2 + 60))
+    assert rows.df < 2
+
+
+def test_equal_arms_on_groups_of_unequal_size_are_seldom_separated() -> None:
+    random = np.random.default_rng(3)
+    groups = np.repeat(np.arange(30), random.integers(1, 15, 30))
+    rows, false = Rows.of(len(groups), groups=groups), 0
+    for _ in range(200):
+        # Images of a group are right or wrong together, more or less.
+        difficulty = random.normal(1.0, 1.0, 30)[groups] + random.normal(0, 0.3, len(groups))
+        arms = [
+            ArmTable(name, (difficulty + random.normal(0, 0.5, 30)[groups] > random.normal(0, 0.3, (3, 1))) * 1.0)
+            for name in "ab"
+        ]
+        false += judge(arms, rows, np.zeros(len(groups))).pairs[0].is_separated
+    assert false <= 20
+
+
+def test_a_handful_of_discordant_images_separates_nothing_however_they_fall() -> None:
+    values = np.ones((3, 200))
+    worse = values.copy()
+    worse[:, :5] = 0.0
+    (pair,) = judge([ArmTable("a", values), ArmTable("b", worse)], Rows.of(200), np.zeros(200)).pairs
+    assert pair.num_discordant == 5
+    assert not pair.is_separated
+    assert pair.these_models.p_holm >= 2 * 0.5**5

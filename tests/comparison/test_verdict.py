@@ -92,7 +92,7 @@ def test_an_arm_that_is_better_than_all_is_said_to_be_separated() -> None:
 def test_a_cheaper_arm_within_the_margin_is_named_for_the_next_training() -> None:
     verdict = verdict_of([table("full", GOOD), table("last_layers", NEARLY_AS_GOOD)])
     assert verdict.cheapest_good_enough == "resnet18-last_layers"
-    assert "Good enough to train next time: resnet18-last_layers, which could cost at most" in verdict.text
+    assert "Good enough to train next time: resnet18-last_layers, which costs at most" in verdict.text
     assert "0.43 of resnet18-full's operations" in verdict.text
 
 
@@ -161,7 +161,7 @@ def test_a_handful_of_discordant_images_could_have_shown_nothing() -> None:
     same = [first(50)] * 3
     nearly = [first(52)] * 3
     verdict = verdict_of([table("full", same), table("last_layers", nearly)])
-    assert "differ on 2 images only: no outcome on these 1000 test images" in verdict.text
+    assert "differ on 2 of 1,000 test images: no outcome" in verdict.text
 
 
 def test_what_it_would_take_is_said_in_seeds_and_images() -> None:

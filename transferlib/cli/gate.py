@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +29,17 @@ def fail_under_option(text: str = FAIL_UNDER_HELP) -> Callable[[Command], Comman
     Args:
         text: Its help.
     """
-    return click.option("--fail-under", "fail_under", type=click.FloatRange(min=0), metavar="X", help=text)
+    return click.option("--fail-under", "fail_under", type=FiniteFloat(min=0), metavar="X", help=text)
+
+
+class FiniteFloat(click.FloatRange):
+    """Take a number that can be compared with: nan would let everything pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number that a metric can be held against.", param, ctx)
+        return number
 
 
 def refuse_gate(limit: float | None, *, is_detached: bool, is_dry_run: bool) -> tuple[str, ...]:
@@ -58,9 +69,8 @@ def check_limit(limit: float | None, metric: str) -> None:
     Raises:
         UsageError: It is above 1 for a share.
     """
-    from transferlib.cli.outcome import METRIC_WORDS
     from transferlib.errors import UsageError
-    from transferlib.names import LOWER_IS_BETTER
+    from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
 
     if limit is not None and limit > 1 and metric not in LOWER_IS_BETTER:
         meant = f" Did you mean {limit / 100:g}?" if limit <= 100 else ""
@@ -79,9 +89,9 @@ def gate(run: RunFolder, limit: float | None, exit_code: int) -> int:
         RunFolderError: The result is of an older version.
         UsageError: No model can reach the limit.
     """
-    from transferlib.cli.outcome import METRIC_WORDS, read_leaderboard
+    from transferlib.cli.outcome import read_leaderboard
     from transferlib.errors import EXIT_SOME_FAILED
-    from transferlib.names import LOWER_IS_BETTER
+    from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
 
     if limit is None or exit_code not in (0, EXIT_SOME_FAILED) or not run.leaderboard("json").exists():
         return exit_code

@@ -201,9 +201,9 @@ def diff_lines(found: RunDifference) -> list[str]:
     Args:
         found: What differs.
     """
-    from transferlib.cli.outcome import METRIC_WORDS
     from transferlib.cli.tables import text_table
     from transferlib.cli.words import count
+    from transferlib.names import METRIC_WORDS
 
     a, b = found.runs
     images = count(found.num_shared, "test image")
@@ -229,9 +229,8 @@ def diff_lines(found: RunDifference) -> list[str]:
 
 def _sentence(models: Difference, metric: str) -> str:
     """Say which of two models is better on the shared images, and whether that is known."""
-    from transferlib.cli.outcome import METRIC_WORDS
     from transferlib.comparison.statistics import ALPHA
-    from transferlib.names import LOWER_IS_BETTER
+    from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
 
     pair = models.pair.swapped()
     reading = pair.these_models

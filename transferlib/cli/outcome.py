@@ -12,6 +12,7 @@ from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.tables import fit_columns, text_table
 from transferlib.cli.words import count, duration
 from transferlib.errors import RunFolderError, UsageError
+from transferlib.names import METRIC_WORDS
 from transferlib.planning.plan import Plan
 from transferlib.records import TrialResult
 from transferlib.runs import RunFolder, read_json
@@ -39,12 +40,6 @@ EDGE_NOTE = "* at the edge of the rates tried: a rate beyond it may do better (-
 FEWEST_RATES = 2
 TWO_RATES_NOTE = "Two rates were tried in each arm; one beyond them may do better (--lr-candidates)."
 """Of two rates each is at the edge: a star on all of them would tell nothing."""
-METRIC_WORDS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro-F1",
-    "log_loss": "log-loss",
-}
 
 
 SHORT_METRICS = {"accuracy": "acc", "balanced_accuracy": "bal acc", "macro_f1": "macro-F1", "log_loss": "log-loss"}
@@ -80,9 +75,30 @@ def result_lines(run: RunFolder, width: int) -> Iterator[str]:
         yield f"{label:<{LABEL_WIDTH}}{_place(run, path)}"
 
 
-def is_of_older_version(run: RunFolder) -> bool:
-    """Return whether a run has a result of an older version, which can be written anew from its predictions."""
-    leaderboard = read_json(run.leaderboard("json"))
+def saved_leaderboard(run: RunFolder) -> dict[str, Any] | None:
+    """Return `leaderboard.json`; None where there is none yet.
+
+    Raises:
+        RunFolderError: It is damaged.
+    """
+    try:
+        found = read_json(run.leaderboard("json"))
+    except ValueError as error:
+        found = error
+    if found is not None and not isinstance(found, dict):
+        raise RunFolderError(
+            f"{shown(run.leaderboard('json'))} is damaged. `submit {run.verb} --resume {run.run_id}` writes it anew; "
+            "nothing is trained again."
+        )
+    return found
+
+
+def is_to_be_written_anew(run: RunFolder) -> bool:
+    """Return whether a run has a result that is damaged or of an older version: its predictions give it again."""
+    try:
+        leaderboard = saved_leaderboard(run)
+    except RunFolderError:
+        return True
     return leaderboard is not None and leaderboard.get("schema") != LEADERBOARD_SCHEMA
 
 
@@ -90,10 +106,12 @@ def read_leaderboard(run: RunFolder) -> dict[str, Any]:
     """Return `leaderboard.json`.
 
     Raises:
-        RunFolderError: It is of an older version, which named another model.
+        RunFolderError: There is none, it is damaged, or of an older version, which named another model.
     """
-    leaderboard: dict[str, Any] = read_json(run.leaderboard("json"))
-    if is_of_older_version(run):
+    leaderboard = saved_leaderboard(run)
+    if leaderboard is None:
+        raise RunFolderError(f"Run {run.run_id} has no result yet.")
+    if leaderboard.get("schema") != LEADERBOARD_SCHEMA:
         raise RunFolderError(
             f"The result of {run.run_id} was written by an older version (leaderboard.json has schema "
             f"{leaderboard.get('schema')}, this reads {LEADERBOARD_SCHEMA}). `submit {run.verb} --resume {run.run_id}` "
@@ -104,7 +122,7 @@ def read_leaderboard(run: RunFolder) -> dict[str, Any]:
 
 def result_json(run: RunFolder) -> dict[str, Any]:
     """Return what `--json` says of a result: where the model is, and the leaderboard; both null without one."""
-    leaderboard = read_json(run.leaderboard("json"))
+    leaderboard = saved_leaderboard(run)
     model = (leaderboard or {}).get("model")
     return {"model": None if model is None else _place(run, run.path / model["path"], is_absolute=True)} | {
         "leaderboard": leaderboard
@@ -113,7 +131,7 @@ def result_json(run: RunFolder) -> dict[str, Any]:
 
 def model_text(run: RunFolder) -> str | None:
     """Return which model a run hands over, in a line; None where there is none yet."""
-    leaderboard = read_json(run.leaderboard("json")) or {}
+    leaderboard = saved_leaderboard(run) or {}
     model = leaderboard.get("model")
     if model is None:
         return None
@@ -165,7 +183,7 @@ def leaderboard_lines(leaderboard: Mapping[str, Any], edges: Collection[tuple[st
             mean(arm["val"][metric]),
             mean(arm[metric]),
             limits(arm[metric]),
-            mean(arm["log_loss"]),
+            mean(arm["accuracy" if metric == "log_loss" else "log_loss"]),
             _rates(arm, edges),
             _millions(arm["trained_parameters"]),
             f"{arm['train_flops'] / 1e9:,.0f}",
@@ -177,6 +195,8 @@ def leaderboard_lines(leaderboard: Mapping[str, Any], edges: Collection[tuple[st
         for arm in leaderboard["arms"]
     ]
     header = [f"{title} {SHORT_METRICS[metric]}" if title in ("val", "test") else title for title in HEADER]
+    if metric == "log_loss":
+        header[header.index("log-loss")] = "test acc"
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
     yield from fit_columns(header, rows, width)

@@ -14,6 +14,7 @@ from transferlib.data.cache_dir import cache_folder
 from transferlib.data.listing import Listing
 from transferlib.data.sources import list_images
 from transferlib.errors import PlanError
+from transferlib.names import METRIC_WORDS
 from transferlib.planning.cheaper import make_cheaper_plan
 from transferlib.planning.fit import check_weights
 from transferlib.planning.machine import Machine
@@ -97,6 +98,8 @@ def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) ->
         f"{words.count(images['train'], 'image')} in {words.count(num_steps, 'step')} "
         f"of at most {spec.training.global_batch_size}",
     )
+    metric = spec.comparison.decided_metric
+    yield _row("metric", f"{METRIC_WORDS[metric]} chooses, ranks and is tested (--metric)")
     if (shown := can_show(plan)) is not None:
         yield _row("can show", shown)
     yield _row("side by side", _side_by_side(plan))
@@ -146,9 +149,10 @@ def can_show(plan: Plan) -> str | None:
         )
     others = [seeds for seeds in (MIN_SEEDS, 10) if seeds != num_seeds]
     beside = words.listed([f"{points(seeds)} with {seeds} seeds" for seeds in others])
+    on = f"{words.count(num_images, 'test image')} with {num_seeds} seeds ({beside})"
     return (
-        f"differences of two arms from about {points(num_seeds)} points, on {words.count(num_images, 'test image')} "
-        f"with {num_seeds} seeds ({beside}), where arms are right on 90 % of the images and seeds differ as is usual"
+        f"differences of two arms from about {points(num_seeds)} points of accuracy, on {on}, where arms are right on "
+        "90 % of the images and seeds differ as is usual"
     )
 
 

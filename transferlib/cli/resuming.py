@@ -8,7 +8,7 @@ from pathlib import Path
 from transferlib.addresses import HERE
 from transferlib.cli.attending import follow_job, leave_id, print_result, say, start_job, target_of
 from transferlib.cli.gate import gate
-from transferlib.cli.outcome import is_of_older_version, shown
+from transferlib.cli.outcome import is_to_be_written_anew, shown
 from transferlib.cli.request import Request
 from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.run_state import RunState, read_state
@@ -47,7 +47,7 @@ def resume_run(request: Request) -> int:
     if spec.verb != request.verb:
         raise UsageError(f"{run.run_id} is a run of submit {spec.verb}. Use: submit {spec.verb} --resume {run.run_id}")
     status = read_json(run.status) or {}
-    if status.get("state") == "done" and not is_of_older_version(run):
+    if status.get("state") == "done" and not is_to_be_written_anew(run):
         say(f"Run {run.run_id} is done already.")
         print_result(request, run, status.get("exit_code", 0))
         return gate(run, request.fail_under, int(status.get("exit_code", 0)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from transferlib.cli.outcome import saved_leaderboard
 from transferlib.cli.run_state import GOING_ON, UNREACHABLE, RunState, read_state
 from transferlib.cli.run_view import RunView
 from transferlib.cli.tables import text_table
@@ -50,11 +51,12 @@ def find_runs(runs_dir: Path) -> Iterator[RunRow]:
     for spec in sorted(runs_dir.glob("*/spec.yaml"), key=_age, reverse=True):
         run = RunFolder(spec.parent.absolute())
         try:
+            model = (saved_leaderboard(run) or {}).get("model")
             submission = Submission.load(run)
             state = read_state(run) if submission is None else _look(run, submission, unreachable)
         except TransferlibError as error:
-            submission, state = None, RunState(UNREADABLE, None, spec.stat().st_mtime, str(error))
-        model = (read_json(run.leaderboard("json")) or {}).get("model")
+            submission, model = None, None
+            state = RunState(UNREADABLE, None, spec.stat().st_mtime, str(error))
         address = None if submission is None else submission.address
         yield RunRow(
             *(run.run_id, state.state, state.exit_code, state.ray, address, state.updated_at, model, str(run.path)),

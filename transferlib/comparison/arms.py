@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from transferlib.comparison.choose import METRIC_WORDS, Choice, ChosenTrial
-from transferlib.comparison.results import RunResults
-from transferlib.comparison.statistics import arm_interval, seed_std
-from transferlib.comparison.variance import Spread
+from transferlib.comparison.choose import Choice, ChosenTrial
+from transferlib.comparison.results import RunResults, TrialScores
+from transferlib.comparison.statistics import MIN_SEEDS, arm_interval, seed_std
+from transferlib.comparison.variance import Spread, borrow
 from transferlib.evaluation.metrics import METRIC_NAMES
 from transferlib.models.flops import training_flops_per_image
 from transferlib.models.stages import stage_names
-from transferlib.names import LOWER_IS_BETTER, METRICS
+from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS, METRICS
 from transferlib.strategies import get_strategy
 
 SHARES = frozenset(METRICS) - {"log_loss"}
@@ -134,13 +134,21 @@ def build_arms(found: RunResults, choice: Choice) -> tuple[ArmResult, ...]:
     """
     names = dict.fromkeys((trial.arm, trial.architecture, trial.strategy) for trial in found.trials)
     chosen = {name[0]: [trial for trial in choice.chosen if trial.arm == name[0]] for name in names}
-    num_arms = sum(bool(trials) for trials in chosen.values())
-    arms = (_build_arm(*name, found, chosen[name[0]], num_arms) for name in names)
+    figures = {split: _figures(found, chosen, split) for split in ("val", "test")}
+    arms = (
+        _build_arm(*name, found, chosen[name[0]], {split: of[name[0]] for split, of in figures.items()})
+        for name in names
+    )
     return tuple(sorted(arms, key=ArmResult.rank_key))
 
 
 def _build_arm(
-    arm: str, architecture: str, strategy: str, found: RunResults, chosen: Sequence[ChosenTrial], num_arms: int
+    arm: str,
+    architecture: str,
+    strategy: str,
+    found: RunResults,
+    chosen: Sequence[ChosenTrial],
+    figures: Mapping[str, Mapping[str, Figure]],
 ) -> ArmResult:
     ended = [result for result in found.results.values() if result.arm == arm]
     kept = [found.results[trial.trial_id] for trial in chosen]
@@ -155,7 +163,7 @@ def _build_arm(
         strategy=strategy,
         metric=found.metric,
         chosen=tuple(chosen),
-        figures={split: _figures(found, chosen, split, num_arms) for split in ("val", "test")},
+        figures=figures,
         trained_parameters=max((result.trained_parameters for result in ended), default=0),
         train_flops=mean_of([flops * result.epochs * found.num_train_images for result in kept]),
         seconds=mean_of([result.seconds for result in kept]),
@@ -172,22 +180,39 @@ def _flops_per_image(found: RunResults, architecture: str, strategy: str) -> flo
     return training_flops_per_image(architecture, factors, found.spec.data.image_size, num_classes=len(found.classes))
 
 
-def _figures(found: RunResults, chosen: Sequence[ChosenTrial], split: str, num_arms: int) -> dict[str, Figure]:
-    """Return each metric that is defined; empty where a split was not read by all of the arm's chosen trials."""
-    scores = {trial.seed: found.scores.get((trial.trial_id, split)) for trial in chosen}
-    read = {seed: score for seed, score in sorted(scores.items()) if score is not None}
-    if not read or len(read) < len(scores):
-        return {}
-    figures = {}
+def _figures(
+    found: RunResults, chosen: Mapping[str, Sequence[ChosenTrial]], split: str
+) -> dict[str, dict[str, Figure]]:
+    """Return each arm's metrics that are defined, the limits over all arms at once, as a judgement has them.
+
+    An arm has none where a split was not read by all of its chosen trials.
+    """
+    read: dict[str, dict[int, TrialScores]] = {}
+    for arm, trials in chosen.items():
+        scores = {trial.seed: found.scores.get((trial.trial_id, split)) for trial in trials}
+        there = {seed: score for seed, score in sorted(scores.items()) if score is not None}
+        read[arm] = there if len(there) == len(scores) else {}
+    figures: dict[str, dict[str, Figure]] = {arm: {} for arm in chosen}
+    with_scores = {arm: scores for arm, scores in read.items() if scores}
     for name in METRIC_NAMES:
-        values = {seed: score.metrics.value(name) for seed, score in read.items()}
-        by_seed = {seed: value for seed, value in values.items() if value is not None}
-        if not by_seed:
-            continue
-        figures[name] = Figure(by_seed)
-        if name in METRICS:
-            rows = found.splits[split].rows(name)
-            spread = Spread.of(np.stack([score.values[name] for score in read.values()]), rows)
-            low, high = arm_interval(spread, rows, num_arms, is_share=name in SHARES)
-            figures[name] = Figure(by_seed, float(low), float(high), seed_std(spread))
+        for arm, of_arm in with_scores.items():
+            values = {seed: score.metrics.value(name) for seed, score in of_arm.items()}
+            if by_seed := {seed: value for seed, value in values.items() if value is not None}:
+                figures[arm][name] = Figure(by_seed)
+        if name in METRICS and with_scores:
+            _set_limits(found, with_scores, split, name, figures)
     return figures
+
+
+def _set_limits(
+    found: RunResults,
+    scores: Mapping[str, Mapping[int, TrialScores]],
+    split: str,
+    name: str,
+    figures: Mapping[str, dict[str, Figure]],
+) -> None:
+    rows = found.splits[split].rows(name)
+    own = [Spread.of(np.stack([score.values[name] for score in of.values()]), rows) for of in scores.values()]
+    for arm, spread, borrowed in zip(scores, own, borrow(own, MIN_SEEDS), strict=True):
+        low, high = arm_interval(borrowed, rows, len(own), is_share=name in SHARES)
+        figures[arm][name] = replace(figures[arm][name], low=float(low), high=float(high), seed_std=seed_std(spread))

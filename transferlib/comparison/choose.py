@@ -9,17 +9,11 @@ from typing import Any, Literal, Self
 from transferlib.comparison.results import RunResults, read_results
 from transferlib.errors import RunFolderError
 from transferlib.evaluation.metrics import Metrics
-from transferlib.names import LOWER_IS_BETTER
+from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
 from transferlib.records import FINISHED, Keyed, TrialKey, TrialResult, TrialSpec
 from transferlib.runs import RunFolder, read_json, write_json
 
 SCHEMA = 2
-METRIC_WORDS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro-F1",
-    "log_loss": "log-loss",
-}
 
 Edge = Literal["inside", "lowest", "highest", "no grid"]
 """Where a chosen rate lies among the planned ones of its arm; "no grid" with one candidate."""
@@ -126,8 +120,8 @@ class Choice:
 
 def selected_by(metric: str) -> str:
     """Return the rule in words."""
-    ties = "the smaller rate" if metric == "log_loss" else "log-loss, then the smaller rate"
-    return f"validation {METRIC_WORDS[metric]}, then {ties}"
+    log_loss = "" if metric == "log_loss" else "log-loss, then "
+    return f"validation {METRIC_WORDS[metric]}, then {log_loss}fewer parameters, then the smaller rate"
 
 
 def _from_schema_1(trial: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,7 +205,9 @@ def choose_candidates(run: RunFolder) -> Choice:
     choice = choose_from(found)
     saved = read_choice(run)
     if saved is not None and _decides_alike(saved, choice):
-        return saved
+        if read_json(run.choice) != choice.to_plain():  # of an older version, which wrote less beside it
+            write_json(run.choice, choice.to_plain())
+        return choice
     test_read = sorted(path.parent.name for path in run.path.glob("trials/*/predictions-test.parquet"))
     if test_read:
         raise RunFolderError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from transferlib.comparison.arms import SHARES
-from transferlib.comparison.choose import METRIC_WORDS, Choice, ChosenTrial, read_choice
+from transferlib.comparison.choose import Choice, ChosenTrial, read_choice
 from transferlib.comparison.results import SplitImages, split_images
 from transferlib.comparison.statistics import ArmStatement, ArmTable, PairStatement, holm, judge
 from transferlib.comparison.variance import Rows
@@ -20,7 +20,7 @@ from transferlib.errors import DataError, RunFolderError, unknown_name
 from transferlib.evaluation.completeness import some_of
 from transferlib.evaluation.image_values import image_values, strata_of
 from transferlib.evaluation.predictions import read_predictions
-from transferlib.names import LOWER_IS_BETTER
+from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
 from transferlib.runs import RunFolder
 from transferlib.spec import JobSpec
 

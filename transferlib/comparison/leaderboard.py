@@ -17,6 +17,7 @@ from transferlib.comparison.statistics import (
     ArmTable,
     Interval,
     Judgement,
+    Needs,
     PairStatement,
     file_interval,
     judge,
@@ -184,7 +185,15 @@ def _evidence(found: RunResults, arms: Sequence[ArmResult], split: str) -> Evide
         rows, chance = images.rows(metric), images.chance(metric)
         judgement = judge(measured, rows, chance, lower_is_better=is_loss, is_share=metric in SHARES)
         best, *others = sorted(measured, key=lambda table: table.values.mean() * (1 if is_loss else -1))
-        needs = {other.arm: what_it_takes(best, other, rows, len(judgement.pairs)) for other in others}
+        found_needs = {other.arm: what_it_takes(best, other, rows, len(judgement.pairs)) for other in others}
+        # What has not been enough is not said to be enough: other arms weigh in when all are judged together.
+        needs = {
+            arm: Needs(
+                seeds=need.seeds if need.seeds is not None and need.seeds > len(best.values) else None,
+                images=need.images if need.images is not None and need.images > len(images.labels) else None,
+            )
+            for arm, need in found_needs.items()
+        }
     majority = found.classes[int(images.constant[0].argmax())]
     margin = found.spec.comparison.margin
     return Evidence(metric, margin, split, len(images.labels), majority, judgement, needs)

@@ -15,8 +15,9 @@ arm's, c_i an image's mean over seeds. Arms and seeds saw the same images, so di
   df = V^2 / (q_a^2 / (S_a - 1) + q_b^2 / (S_b - 1) + B^2 / (N - 1)).
   Source: crossed random effects, as readers (here seeds, nested in arms) and cases (images) of diagnostic studies:
   Obuchowski and Rockette 1995; Hillis 2007. df: Satterthwaite 1946.
-* **Over all pairs** p values are at least the exact sign test's for the discordant images there are, then Holm's (1979): one false separation or more in at most 5 % of comparisons. For all
-  statements MSS of an arm counts for at least a third of the arms' median (`variance.borrow` says why).
+* **Over all pairs** p values are at least the exact sign test's of as many discordant images, and then Holm's (1979):
+  one false separation or more in at most 5 % of comparisons. For all statements MSS of an arm counts for at least a
+  third of the arms' median (`variance.borrow` says why).
 * **An arm's share** has Wilson's interval (1927) at the effective number of images m (1 - m) / V; its log-loss has one
   that is symmetric for the logarithm (losses are skewed: m -+ t sqrt(V) covered 89 %).
 * **At worst** is the upper limit of how far an arm lies below the best of the others: Hsu 1981, 1984 (`at_worst`).
@@ -310,12 +311,12 @@ def what_it_takes(a: ArmTable, b: ArmTable, rows: Rows, num_pairs: int) -> Needs
         return Needs(None, None)
     level = 1 - ALPHA / (2 * num_pairs)
     seeds = np.arange(MIN_SEEDS, MOST_SEEDS + 1)
-    enough_seeds = seeds[_is_enough(spreads, np.ones(len(seeds)), [seeds, seeds], level) & (seeds > min(counts))]
+    enough_seeds = seeds[_is_enough(spreads, np.ones(len(seeds)), [seeds, seeds], level)]
     num_images = len(rows.groups)
     images = np.unique(np.geomspace(MIN_IMAGES, MOST_TIMES_IMAGES * num_images, 1000).round())
     enough_images = images[:0]
     if min(counts) >= MIN_SEEDS:
-        enough_images = images[_is_enough(spreads, images / num_images, counts, level) & (images > num_images)]
+        enough_images = images[_is_enough(spreads, images / num_images, counts, level)]
     return Needs(*(int(enough[0]) if enough.size else None for enough in (enough_seeds, enough_images)))
 
 

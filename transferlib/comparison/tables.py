@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from transferlib.comparison.arms import ArmResult, Figure
-from transferlib.comparison.choose import METRIC_WORDS
 from transferlib.evaluation.metrics import METRIC_NAMES
+from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
 
 if TYPE_CHECKING:
     from transferlib.comparison.leaderboard import Comparison
@@ -83,14 +83,19 @@ def model_lines(comparison: Comparison) -> list[str]:
     if judged is not None:
         majority = comparison.classes[int(images.constant[0].argmax())]
         lines.append(
-            f"Chance (always {majority!r}): {name} {judged.chance.value:.3f} ({judged.chance.low:.3f} to "
-            f"{judged.chance.high:.3f})."
+            f"Chance ({answering(comparison.metric, majority)}): {name} {judged.chance.value:.3f} "
+            f"({judged.chance.low:.3f} to {judged.chance.high:.3f})."
         )
         lines.append(
             f"{len(images.labels):,} {'test' if comparison.is_final else 'validation'} images, "
-            f"{len(comparison.seeds)} seeds."
+            f"{len(comparison.seeds)} {'seed' if len(comparison.seeds) == 1 else 'seeds'}."
         )
     return lines
+
+
+def answering(metric: str, majority: str) -> str:
+    """Return what the predictor that looks at no image does: for a loss it gives the classes' shares."""
+    return "answering with the classes' shares" if metric in LOWER_IS_BETTER else f"always {majority!r}"
 
 
 def figure_text(figure: Figure | None, digits: int = 3) -> str:
@@ -104,7 +109,7 @@ def figure_text(figure: Figure | None, digits: int = 3) -> str:
 
 
 def rates_text(arm: ArmResult) -> str:
-    """Return the chosen rates by seed, one at the edge of its grid marked with *."""
+    """Return the chosen rates, each once, one at the edge of its grid marked with *."""
     marked = [f"{trial.lr:.3g}{'*' if trial.edge in ('lowest', 'highest') else ''}" for trial in arm.chosen]
     return ", ".join(dict.fromkeys(marked)) or NO_VALUE
 

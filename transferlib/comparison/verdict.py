@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from transferlib.comparison.arms import ArmResult
-from transferlib.comparison.choose import METRIC_WORDS, FailedTrial
+from transferlib.comparison.choose import FailedTrial
 from transferlib.comparison.statistics import (
     ALPHA,
     MIN_SEEDS,
@@ -20,7 +20,7 @@ from transferlib.comparison.statistics import (
     PairStatement,
     sign_bound,
 )
-from transferlib.names import LOWER_IS_BETTER
+from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
 
 State = Literal["separated", "good_enough", "open", "few_seeds", "at_chance"]
 
@@ -234,8 +234,8 @@ class _Words:
             share = cost[enough.arm] / cost[best.arm]
             limit = self._amount(max(enough.at_worst or 0.0, 0.0))
             return [
-                f"Good enough to train next time: {enough.arm}, which costs at most {limit} against the best of the others "
-                f"(margin {margin}), at {share:.2g} of {best.arm}'s operations."
+                f"Good enough to train next time: {enough.arm}, which costs at most {limit} against the best of the "
+                f"others (margin {margin}), at {share:.2g} of {best.arm}'s operations."
             ]
         worse = {pair.b for pair in pairs if pair.is_separated}
         undecided = [arm for arm in cheaper if arm.arm not in worse and arm.has_learnt]
@@ -248,8 +248,8 @@ class _Words:
         limit = self._amount(max(best.at_worst or 0.0, 0.0))
         if enough is not None:
             return [
-                f"Good enough to train next time: {best.arm}, which costs at most {limit} against the best of the others "
-                f"(margin {margin}); {tail}."
+                f"Good enough to train next time: {best.arm}, which costs at most {limit} against the best of the "
+                f"others (margin {margin}); {tail}."
             ]
         return [f"{best.arm} could cost {limit} against another, at worst (margin {margin}); {tail}."]
 
@@ -257,7 +257,7 @@ class _Words:
         evidence = self._evidence
         on = f"{evidence.num_images:,} {SPLIT_OF[evidence.split]} images"
         if sign_bound(pair.num_discordant) >= ALPHA:
-            differ = _count(pair.num_discordant, "image") if pair.num_discordant else "no image"
+            differ = str(pair.num_discordant or "none")
             return f"{pair.a} and {pair.b} differ on {differ} of {on}: no outcome could have told them apart."
         found = evidence.needs[pair.b]
         if found.seeds is None and found.images is None:

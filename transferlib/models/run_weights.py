@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transferlib.errors import WeightsError
-from transferlib.records import TrialResult
+from transferlib.records import TrialKey, TrialResult
 from transferlib.runs import RunFolder, TrialFolder
 
 
@@ -58,5 +58,6 @@ def find_run_model(folder: Path, architecture: str) -> RunModel:
     return RunModel(trial.best, origin, notes)
 
 
-def _selection_key(result: TrialResult) -> tuple[float, float, float, int]:
-    return (-result.score, result.val_loss, result.lr, result.seed)
+def _selection_key(result: TrialResult) -> tuple[float, float, int, float, TrialKey]:
+    """Return the order of `comparison.choose`, by what a trial knew of itself."""
+    return (-result.score, result.val_loss, result.total_parameters, result.lr, result.key)

@@ -13,13 +13,14 @@ import numpy.typing as npt
 import yaml
 
 from transferlib.comparison.arms import SHARES
-from transferlib.comparison.choose import METRIC_WORDS, selected_by
+from transferlib.comparison.choose import selected_by
 from transferlib.comparison.leaderboard import Comparison, load_comparison
 from transferlib.comparison.results import RunResults, read_final_results, read_results
 from transferlib.comparison.verdict import SPLIT_OF
 from transferlib.data.decode import Limits
 from transferlib.data.manifest import Manifest
 from transferlib.evaluation.metrics import METRIC_NAMES, Metrics, compute_metrics
+from transferlib.names import METRIC_WORDS
 from transferlib.planning.plan import Plan
 from transferlib.report import figures
 from transferlib.report.calibration import ArmCalibration, calibrate, chosen_predictions

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from transferlib.comparison.arms import SHARES, ArmResult, Figure
-from transferlib.comparison.choose import METRIC_WORDS
 from transferlib.comparison.verdict import SPLIT_OF
 from transferlib.evaluation.metrics import CalibrationBins
+from transferlib.names import METRIC_WORDS
 from transferlib.report.cost import flop_unit
 from transferlib.report.svg import GRID, INK, MUTED, SURFACE, draw_svg, series_color, series_dash
 

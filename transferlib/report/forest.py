@@ -8,9 +8,8 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from transferlib.comparison.choose import METRIC_WORDS
 from transferlib.comparison.statistics import Inference, PairStatement
-from transferlib.names import LOWER_IS_BETTER
+from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
 from transferlib.report.svg import ACCENT, INK, MUTED, SURFACE, draw_svg
 
 POINTS = 100
