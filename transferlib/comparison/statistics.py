@@ -17,7 +17,7 @@ arm's, c_i an image's mean over seeds. Arms and seeds saw the same images, so di
   Obuchowski and Rockette 1995; Hillis 2007. df: Satterthwaite 1946.
 * **Over all pairs** p values are at least the exact sign test's of as many discordant images, and then Holm's (1979):
   one false separation or more in at most 5 % of comparisons. For all statements MSS of an arm counts for at least a
-  third of the arms' median (`variance.borrow` says why).
+  third of the arms' mean (`variance.borrow` says how and why).
 * **An arm's share** has Wilson's interval (1927) at the effective number of images m (1 - m) / V; its log-loss has one
   that is symmetric for the logarithm (losses are skewed: m -+ t sqrt(V) covered 89 %).
 * **At worst** is the upper limit of how far an arm lies below the best of the others: Hsu 1981, 1984 (`at_worst`).

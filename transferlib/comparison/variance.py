@@ -161,19 +161,23 @@ class Spread:
         )
 
 
-LEAST_OF_MEDIAN = 1 / 3
-"""Least variance over seeds that an arm is credited with, as a share of the (lower) median of all arms'."""
+LEAST_OF_MEAN = 1 / 3
+"""Least variance over seeds that an arm is credited with, as a share of the mean of all arms'."""
+MOST_OF_MEDIAN = {2: 50.0}
+"""What an arm's variance counts for in that mean at most, in (lower) medians, by number of arms; else the default."""
+MOST_OF_MEDIAN_DEFAULT = 10.0
 
 
 def borrow(spreads: Sequence[Spread], min_seeds: int) -> list[Spread]:
-    """Return spreads of which no variance over seeds is below a third of the arms' lower median.
+    """Return spreads of which no variance over seeds is below a third of the arms' mean.
 
     The seeds of an arm agree now and then by chance (of three, in one case of twenty to a twentieth of their variance),
     and Satterthwaite's degrees of freedom are then those of the images: far too many. Over the 28 pairs of eight arms
     that made 11 % false separations; with this floor it is 5 % (`benchmarks/verdict_error_rates.py`). Arms may still
     differ in their spread, as they do. Smyth 2004 moderates variances for the same reason.
 
-    The median, so that an arm of which a seed has gone astray makes no other arm uncertain.
+    In the mean an arm counts for ten times the median at most (of two arms, whose smaller one may be small by chance, for
+    fifty times), so that one of which a seed has gone astray makes no other arm uncertain.
 
     Args:
         spreads: Of all arms.
@@ -182,7 +186,8 @@ def borrow(spreads: Sequence[Spread], min_seeds: int) -> list[Spread]:
     known = [spread.between_seeds for spread in spreads if spread.num_seeds >= min_seeds]
     if not known:
         return list(spreads)
-    least = LEAST_OF_MEDIAN * np.sort(known, axis=0)[(len(known) - 1) // 2]
+    most = MOST_OF_MEDIAN.get(len(known), MOST_OF_MEDIAN_DEFAULT) * np.sort(known, axis=0)[(len(known) - 1) // 2]
+    least = LEAST_OF_MEAN * np.mean(np.minimum(known, most), axis=0)
     return [
         replace(spread, between_seeds=np.maximum(spread.between_seeds, least))
         if spread.num_seeds >= min_seeds
