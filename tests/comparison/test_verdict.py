@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -61,8 +62,7 @@ def verdict_of(
     rows = Rows.of(NUM_IMAGES)
     constant = (np.arange(NUM_IMAGES) < chance * NUM_IMAGES).astype(np.float64)
     judged = judge(tables, rows, constant) if tables else None
-    ordered = sorted(tables, key=lambda found: -found.values.mean())
-    needs = {other.arm: what_it_takes(ordered[0], other, rows, 3) for other in ordered[1:]}
+    needs = {frozenset((a.arm, b.arm)): what_it_takes(a, b, rows, 3) for a, b in combinations(tables, 2)}
     arms = [
         arm_result(
             found.arm.split("-")[1],
@@ -196,3 +196,62 @@ def test_a_separation_over_all_pairs_is_not_claimed_from_one_interval() -> None:
     found = verdict_of([noisy("full", 0.92, 0.03, 0), noisy("last_layers", 0.90, 0.03, 1)])
     assert not math.isnan(found.margin)
     assert found.state == "open"
+
+
+def random_tables(seed: int) -> list[ArmTable]:
+    random = np.random.default_rng(seed)
+    tables = []
+    difficulty = random.normal(0, 1, NUM_IMAGES)
+    for strategy in ("feature_extraction", "last_layers", "full")[: random.integers(2, 4)]:
+        num_seeds = int(random.choice([1, 2, 3, 3, 5, 5, 5]))
+        skill = random.choice([-1.2, 1.0, 1.1, 1.5, 1.6]) + random.normal(0, random.choice([0.0, 0.05, 0.4]), num_seeds)
+        noise = random.normal(0, random.choice([0.05, 0.7]), (num_seeds, NUM_IMAGES))
+        tables.append(ArmTable(f"resnet18-{strategy}", (skill[:, None] + noise > difficulty).astype(float)))
+    return tables
+
+
+@pytest.mark.parametrize("seeds", [range(first, first + 40) for first in range(0, 160, 40)])
+def test_no_sentence_says_more_than_the_figures(seeds: range) -> None:
+    for seed in seeds:
+        tables = random_tables(seed)
+        judged = judge(tables, Rows.of(NUM_IMAGES), (np.arange(NUM_IMAGES) < 500).astype(float))
+        verdict = verdict_of(tables)
+        by_arm = {arm.arm: arm for arm in judged.arms}
+        claimed = (
+            verdict.text.split(" is better than ", 1)[1].split(", if they")[0] if ", if they" in verdict.text else ""
+        )
+        for pair in judged.pairs:
+            if verdict.best in (pair.a, pair.b) and verdict.state != "few_seeds":
+                other = pair.b if pair.a == verdict.best else pair.a
+                if by_arm[other].num_seeds >= 3:
+                    assert (f"{other} by" in claimed) == pair.is_separated, (seed, verdict.text)
+        if (enough := verdict.cheapest_good_enough) is not None:
+            assert by_arm[enough].at_worst is not None
+            assert by_arm[enough].at_worst < 0.02
+            assert by_arm[enough].has_learnt
+        if verdict.state == "separated":
+            assert "not told apart" not in verdict.text
+            assert "would do is open" not in verdict.text
+        if "also the cheapest" in verdict.text:
+            known = [arm for arm in by_arm.values() if arm.num_seeds >= 3]
+            cost = {arm.arm: FLOPS[arm.arm.split("-")[1]] for arm in known}
+            assert all(cost[arm] > 0.9 * cost[str(verdict.best)] for arm in cost if arm != verdict.best)
+        assert (verdict.state == "at_chance") == (not any(arm.has_learnt for arm in judged.arms))
+        assert (verdict.state == "few_seeds") >= (
+            verdict.best is not None and max(a.num_seeds for a in judged.arms) < 3
+        )
+
+
+def test_one_arm_of_few_seeds_takes_nothing_from_the_others() -> None:
+    verdict = verdict_of([table("full", GOOD), table("feature_extraction", BAD), table("last_layers", GOOD[:2])])
+    assert verdict.state == "separated"
+    assert "resnet18-full is better than resnet18-feature_extraction" in verdict.text
+    assert "Nothing is said of training resnet18-last_layers (2 seeds) again" in verdict.text
+
+
+def test_arms_worse_than_guessing_are_not_called_level_with_it() -> None:
+    hopeless = [first(900, seed) for seed in SEEDS]
+    verdict = verdict_of([table("full", hopeless)])
+    assert verdict.state == "at_chance"
+    assert "not known to be better than always answering 'daisy'" in verdict.text
+    assert "not told apart" not in verdict.text

@@ -122,11 +122,13 @@ def read_leaderboard(run: RunFolder) -> dict[str, Any]:
 
 def result_json(run: RunFolder) -> dict[str, Any]:
     """Return what `--json` says of a result: where the model is, and the leaderboard; both null without one."""
-    leaderboard = saved_leaderboard(run)
-    model = (leaderboard or {}).get("model")
-    return {"model": None if model is None else _place(run, run.path / model["path"], is_absolute=True)} | {
-        "leaderboard": leaderboard
-    }
+    return {"model": model_place(run), "leaderboard": saved_leaderboard(run)}
+
+
+def model_place(run: RunFolder) -> str | None:
+    """Return where the model handed over is, an absolute path or a URI; None where there is none yet."""
+    model = (saved_leaderboard(run) or {}).get("model")
+    return None if model is None else _place(run, run.path / model["path"], is_absolute=True)
 
 
 def model_text(run: RunFolder) -> str | None:
@@ -194,6 +196,9 @@ def leaderboard_lines(leaderboard: Mapping[str, Any], edges: Collection[tuple[st
         ]
         for arm in leaderboard["arms"]
     ]
+    if (chance := leaderboard.get("chance")) is not None:
+        found = ["chance", NO_VALUE, f"{chance['value']:.3f}", f"{chance['low']:.3f} to {chance['high']:.3f}"]
+        rows.append([*found, *[""] * (len(HEADER) - len(found))])
     header = [f"{title} {SHORT_METRICS[metric]}" if title in ("val", "test") else title for title in HEADER]
     if metric == "log_loss":
         header[header.index("log-loss")] = "test acc"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from transferlib.cli.following import Follower, LineReader, Snapshot
-from transferlib.cli.outcome import model_text, result_json, result_lines, shown
+from transferlib.cli.outcome import model_place, model_text, result_json, result_lines, shown
 from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.run_state import RunState
 from transferlib.cli.run_view import RunView
@@ -71,6 +71,7 @@ def state_json(run: RunFolder, state: RunState) -> dict[str, Any]:
         "trials": trials,
         "ray": job,
         "path": str(run.path),
+        "model": model_place(run),
     }
 
 

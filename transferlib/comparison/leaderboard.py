@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -184,19 +185,22 @@ def _evidence(found: RunResults, arms: Sequence[ArmResult], split: str) -> Evide
     if measured:
         rows, chance = images.rows(metric), images.chance(metric)
         judgement = judge(measured, rows, chance, lower_is_better=is_loss, is_share=metric in SHARES)
-        best, *others = sorted(measured, key=lambda table: table.values.mean() * (1 if is_loss else -1))
-        found_needs = {other.arm: what_it_takes(best, other, rows, len(judgement.pairs)) for other in others}
-        # What has not been enough is not said to be enough: other arms weigh in when all are judged together.
         needs = {
-            arm: Needs(
-                seeds=need.seeds if need.seeds is not None and need.seeds > len(best.values) else None,
-                images=need.images if need.images is not None and need.images > len(images.labels) else None,
-            )
-            for arm, need in found_needs.items()
+            frozenset((a.arm, b.arm)): _more_than_there_is(what_it_takes(a, b, rows, len(judgement.pairs)), a, b)
+            for a, b in combinations(measured, 2)
         }
     majority = found.classes[int(images.constant[0].argmax())]
     margin = found.spec.comparison.margin
     return Evidence(metric, margin, split, len(images.labels), majority, judgement, needs)
+
+
+def _more_than_there_is(needs: Needs, a: ArmTable, b: ArmTable) -> Needs:
+    """Leave out what has not been enough: when all arms are judged together, the others weigh in."""
+    num_seeds, num_images = min(len(a.values), len(b.values)), a.values.shape[1]
+    return Needs(
+        seeds=needs.seeds if needs.seeds is not None and needs.seeds > num_seeds else None,
+        images=needs.images if needs.images is not None and needs.images > num_images else None,
+    )
 
 
 def _interim(found: RunResults, evidence: Evidence) -> list[str]:

@@ -60,6 +60,10 @@ def to_markdown(comparison: Comparison) -> str:
         ]
         for arm in arms
     ]
+    if comparison.judgement is not None:
+        chance = comparison.judgement.chance
+        found = ["chance", NO_VALUE, f"{chance.value:.3f} ({chance.low:.3f} to {chance.high:.3f})"]
+        rows.append([*found, *[""] * (len(header) - len(found))])
     lines = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
     notes = [
         f"Ordered by the {comparison.ranked_by}; figures are on test unless the column says val.",

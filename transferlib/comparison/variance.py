@@ -176,8 +176,8 @@ def borrow(spreads: Sequence[Spread], min_seeds: int) -> list[Spread]:
     that made 11 % false separations; with this floor it is 5 % (`benchmarks/verdict_error_rates.py`). Arms may still
     differ in their spread, as they do. Smyth 2004 moderates variances for the same reason.
 
-    In the mean an arm counts for ten times the median at most (of two arms, whose smaller one may be small by chance, for
-    fifty times), so that one of which a seed has gone astray makes no other arm uncertain.
+    In the mean an arm counts for ten times the median at most (of two arms, whose smaller one may be small by chance,
+    for fifty times), so that one of which a seed has gone astray makes no other arm uncertain.
 
     Args:
         spreads: Of all arms.

@@ -63,8 +63,8 @@ class Evidence:
     """What the predictor that looks at no image says."""
     judgement: Judgement | None
     """Of the arms that have a result; None without any."""
-    needs: Mapping[str, Needs]
-    """By arm: what would separate the best from it."""
+    needs: Mapping[frozenset[str], Needs]
+    """By pair of arms: what would separate them."""
 
     @property
     def is_loss(self) -> bool:
@@ -259,7 +259,7 @@ class _Words:
         if sign_bound(pair.num_discordant) >= ALPHA:
             differ = str(pair.num_discordant or "none")
             return f"{pair.a} and {pair.b} differ on {differ} of {on}: no outcome could have told them apart."
-        found = evidence.needs[pair.b]
+        found = evidence.needs[frozenset((pair.a, pair.b))]
         if found.seeds is None and found.images is None:
             return (
                 f"{pair.a} and {pair.b} differ too little for their spread: neither 30 seeds nor 20 times the images "
