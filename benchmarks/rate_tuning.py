@@ -12,7 +12,7 @@ from prediction_tables import REGIMES, Regime
 from scipy.special import ndtr
 from verdict_rules import read, spreads_of
 
-from transferlib.comparison.statistics import detectable_difference
+from transferlib.comparison.power import detectable_difference
 from transferlib.comparison.variance import Rows
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from prediction_tables import FEW_OF_SOME, REGIMES, draw_labels, draw_logits, dr
 from repeated_verdicts import GAP, measure_metrics, measure_rates
 from verdict_rules import read, read_old, spreads_of
 
-from transferlib.comparison.statistics import ArmTable, detectable_difference, judge
+from transferlib.comparison.power import detectable_difference
+from transferlib.comparison.statistics import ArmTable, judge
 from transferlib.comparison.variance import Rows
 from transferlib.evaluation.image_values import image_values
 from transferlib.names import METRICS

@@ -9,18 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from transferlib.comparison.statistics import (
-    ALPHA,
-    ArmTable,
-    Judgement,
-    Needs,
-    detectable_difference,
-    file_interval,
-    holm,
-    judge,
-    what_it_takes,
-    wilson,
-)
+from transferlib.comparison.power import Needs, detectable_difference, what_it_takes
+from transferlib.comparison.statistics import ALPHA, ArmTable, Judgement, file_interval, holm, judge, wilson
 from transferlib.comparison.variance import Rows, Spread, borrow, these_models, trained_again
 from transferlib.evaluation.image_values import image_values, strata_of
 from transferlib.names import LOWER_IS_BETTER, METRICS

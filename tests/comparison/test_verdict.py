@@ -9,7 +9,8 @@ import pytest
 
 from transferlib.comparison.arms import ArmResult
 from transferlib.comparison.choose import ChosenTrial, FailedTrial
-from transferlib.comparison.statistics import ArmTable, judge, what_it_takes
+from transferlib.comparison.power import what_it_takes
+from transferlib.comparison.statistics import ArmTable, judge
 from transferlib.comparison.variance import Rows
 from transferlib.comparison.verdict import Evidence, Verdict, about_losses, give_verdict
 from transferlib.records import TrialKey

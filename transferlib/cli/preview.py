@@ -129,7 +129,7 @@ def trials_product(plan: Plan) -> str:
 def can_show(plan: Plan) -> str | None:
     """Return the smallest difference that a comparison can show, and what fewer or more seeds could; None of one arm.
 
-    Source: `comparison.statistics.detectable_difference`, whose assumptions the text names.
+    Source: `comparison.power.detectable_difference`, whose assumptions the text names.
 
     Args:
         plan: Of the comparison.
@@ -137,7 +137,8 @@ def can_show(plan: Plan) -> str | None:
     num_arms, num_seeds, num_images = len(plan.arms), len(plan.seeds), plan.images["test"]
     if num_arms < 2 or num_images < 2:
         return None
-    from transferlib.comparison.statistics import MIN_SEEDS, detectable_difference
+    from transferlib.comparison.power import detectable_difference
+    from transferlib.comparison.statistics import MIN_SEEDS
 
     def points(seeds: int) -> str:
         return f"{100 * detectable_difference(num_images, seeds, num_arms):.1f}"

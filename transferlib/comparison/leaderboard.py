@@ -13,17 +13,9 @@ from transferlib.comparison import tables
 from transferlib.comparison.arms import SHARES, ArmResult, build_arms, ranked_by
 from transferlib.comparison.choose import Choice, ChosenTrial, choose_from, read_choice
 from transferlib.comparison.ledger import reading_notes
+from transferlib.comparison.power import Needs, what_it_takes
 from transferlib.comparison.results import RunResults, SplitImages, read_final_results, read_results
-from transferlib.comparison.statistics import (
-    ArmTable,
-    Interval,
-    Judgement,
-    Needs,
-    PairStatement,
-    file_interval,
-    judge,
-    what_it_takes,
-)
+from transferlib.comparison.statistics import ArmTable, Interval, Judgement, PairStatement, file_interval, judge
 from transferlib.comparison.verdict import Evidence, Verdict, about_losses, give_verdict
 from transferlib.errors import DataError, RunFolderError
 from transferlib.names import LOWER_IS_BETTER

@@ -11,15 +11,8 @@ from typing import Literal
 
 from transferlib.comparison.arms import ArmResult
 from transferlib.comparison.choose import FailedTrial
-from transferlib.comparison.statistics import (
-    ALPHA,
-    MIN_SEEDS,
-    ArmStatement,
-    Judgement,
-    Needs,
-    PairStatement,
-    sign_bound,
-)
+from transferlib.comparison.power import Needs
+from transferlib.comparison.statistics import ALPHA, MIN_SEEDS, ArmStatement, Judgement, PairStatement, sign_bound
 from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
 
 State = Literal["separated", "good_enough", "open", "few_seeds", "at_chance"]
