@@ -27,6 +27,7 @@ from transferlib.data.decode import Limits
 from transferlib.errors import StoppedError
 from transferlib.on_ray import experiment, tune
 from transferlib.on_ray.experiment import run_job
+from transferlib.on_ray.mirroring import OnDisk
 from transferlib.on_ray.waiting import THREAD_NAME, wait_for_call
 from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder, read_json
@@ -186,7 +187,7 @@ def test_trials_that_wait_for_cpus_are_given_up(
             super().on_step_begin(iteration, trials, **info)
 
     monkeypatch.setattr(tune, "EndWhenStopped", StopOnceTrialsWait)
-    assert tune.run_trials(run, plan, plan.trials, lambda path: None) == {}
+    assert tune.run_trials(run, plan, plan.trials, OnDisk()) == {}
     assert time.monotonic() - asked[0] < ENDS_WITHIN_S
     assert [run.trial(trial.trial_id).read_result() for trial in plan.trials] == [None, None]
 

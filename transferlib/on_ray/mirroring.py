@@ -42,7 +42,7 @@ class KeptRun(Protocol):
         """Write one small file of a trial that no process trains, here and where the run is kept."""
 
 
-class _OnDisk:
+class OnDisk:
     """A run on a disk that all its processes see: the folder is all there is."""
 
     def pull(self) -> None:
@@ -141,7 +141,7 @@ def driver_mirror(run: RunFolder) -> Iterator[KeptRun]:
     """
     store = _store_for_node(run)
     if store is None:
-        yield _OnDisk()
+        yield OnDisk()
         return
     from transferlib.storage.driver_mirror import DriverMirror
 
