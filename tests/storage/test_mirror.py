@@ -385,3 +385,20 @@ def test_a_copy_is_kept_here_and_in_the_store_wherever_the_file_was_written(
     with head.locked(), DriverMirror(store, head, sync_every_s=60.0) as driver:
         driver.copy(best, head.model)
     assert store.read(RunFolder.MODEL) == head.model.read_bytes() == b"a model"
+
+
+def test_a_status_that_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, store: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(tmp_path, store)
+    store.write("status.json", b'{"state": "running"}')
+    client = RunFolder(tmp_path / "client" / RUN)
+    real, torn = Location.read, [b'{"state": "run', b'{"state": \xff\xfe']
+
+    def read(self: Location, name: str) -> bytes:
+        return torn.pop() if name == "status.json" and torn else real(self, name)
+
+    monkeypatch.setattr(Location, "read", read)
+    ClientMirror(store, client).pull()
+    assert client.status.read_bytes() == b'{"state": "running"}'
+    assert not torn

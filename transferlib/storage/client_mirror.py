@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from transferlib.runs import RunFolder, write_atomic
 from transferlib.storage.files import Incoming, fetch
 from transferlib.storage.layout import CLIENT_FILES, SPEC, STATUS, STOP, check_name, client_pulls, list_objects
 from transferlib.storage.locations import Location
+
+STATUS_TRIES = 3
+"""Looks at a status that is being replaced, before the next one is waited for."""
 
 
 class ClientMirror:
@@ -71,10 +75,22 @@ class ClientMirror:
         return changed
 
     def _read_status(self) -> bytes | None:
-        try:
-            return self._store.read(STATUS)
-        except ObjectNotFoundError:
-            return None
+        """Return `status.json` as the store has it; None where there is none, or none that is whole.
+
+        A store's reader asks for the size first, so an object that the driver replaces in between comes cut, or with
+        bytes of nobody behind it. It is read again, and else taken at the next look.
+        """
+        for _ in range(STATUS_TRIES):
+            try:
+                status = self._store.read(STATUS)
+            except ObjectNotFoundError:
+                return None
+            try:
+                json.loads(status)
+            except ValueError:
+                continue
+            return status
+        return None
 
     def ask_to_stop(self) -> None:
         """Ask the job to stop: driver and trials see it within two seconds.
