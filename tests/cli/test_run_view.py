@@ -273,10 +273,12 @@ def test_a_clusters_run_goes_on_here_once_the_cluster_has_let_go_of_it(
 ) -> None:
     Submission(stopped.run_id, "http://head:8265", None, 1, time.time()).save(stopped)
     resume = ("compare", "--resume", stopped.run_id, "--address", "local")
+    stopped.set_status("running")
     answer = call(*resume)
     assert answer.code == 2
     assert f"is at work at http://head:8265. First: submit stop {stopped.run_id}" in answer.err
-    cluster.status = "STOPPED"
+    stopped.set_status("stopped", exit_code=5)
+    assert cluster.status == "RUNNING"  # Ray shows the process until it has gone
     assert call(*resume, job="done").code == 0
     assert Submission.load(stopped) is None
     assert call("wait", stopped.run_id).code == 0

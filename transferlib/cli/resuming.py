@@ -52,10 +52,12 @@ def resume_run(request: Request) -> int:
         print_result(request, run, status.get("exit_code", 0))
         return gate(run, request.fail_under, int(status.get("exit_code", 0)))
     request = _as_before(request, run, submission)
-    if request.address == HERE and before.ray in ("PENDING", "RUNNING") and submission is not None:
+    # A job that has said how it ended changes nothing more, though Ray may show its process for a while yet.
+    has_ended = before.is_over and before.is_certain
+    if request.address == HERE and before.ray in ("PENDING", "RUNNING") and not has_ended and submission is not None:
         raise RunFolderError(f"Run {run.run_id} is at work at {submission.address}. First: submit stop {run.run_id}")
     target = target_of(request)
-    job = target.find_running(run)
+    job = None if has_ended else target.find_running(run)
     if job is not None:
         say(f"Run {run.run_id} is still running there.")
         leave_id(request, run)
