@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from prediction_tables import REGIMES, Regime
 from scipy.special import ndtr
-from verdict_rules import read, spreads_of
+from verdict_rules import Answers, read
 
 from transferlib.comparison.power import detectable_difference
 from transferlib.comparison.variance import Rows
@@ -168,10 +168,10 @@ def _measure(
             taken = choose_rates(equal, way, generator)
             truth, values, val = _of_rate(equal, taken)
             rows = Rows.of(NUM_TEST)
-            reading = read(spreads_of(values, rows), rows)
+            reading = read(Answers.of(values, rows), rows)
             best = (val + generator.uniform(0, 1e-9, val.shape)).reshape(number, -1).argmax(axis=1)
             others = _of_rate(better, choose_rates(better, way, generator))[1]
-            other = read(spreads_of(others, rows), rows)
+            other = read(Answers.of(others, rows), rows)
             columns = [
                 (taken == 0).mean(axis=(1, 2)),
                 truth.mean(axis=(1, 2)),

@@ -18,10 +18,10 @@ from prediction_tables import (
     draw_tables,
     true_value,
 )
-from verdict_rules import OldReading, Reading, costs_of, file_of, is_within, read, read_old, recommend, spreads_of
+from verdict_rules import Answers, OldReading, Reading, costs_of, file_of, is_within, read, read_old, recommend
 
 from transferlib.comparison.statistics import MIN_SEEDS
-from transferlib.comparison.variance import Rows, Spread
+from transferlib.comparison.variance import Rows
 from transferlib.evaluation.image_values import image_values, strata_of
 from transferlib.names import LOWER_IS_BETTER, METRICS
 
@@ -42,14 +42,14 @@ class Repetitions:
     """Hold R repetitions of a comparison of A arms with S seeds, as the rules see it, and the truth.
 
     Attributes:
-        spreads: Of the arms on test.
+        answers: Of the arms on test.
         rows: Of the test images.
         val_means: float64 [R, A, S], accuracies on validation.
         models: float64 [R, A, S], true accuracies of the models.
         truth: float64 [A], true accuracies of the arms.
     """
 
-    spreads: Sequence[Spread]
+    answers: Answers
     rows: Rows
     val_means: Floats
     models: Floats
@@ -87,7 +87,7 @@ class Repetitions:
     def add(self, sums: Sums) -> None:
         """Add what both rules do."""
         costs = costs_of(len(self.truth))
-        reading, old = read(self.spreads, self.rows), read_old(self.val_means, costs)
+        reading, old = read(self.answers, self.rows), read_old(self.val_means, costs)
         self.add_coverage(reading, sums)
         if np.ptp(self.truth) > 0:
             self.add_choices(reading, old, costs, sums)
@@ -115,10 +115,10 @@ def measure_rates(
             drawn = draw_tables(regime, truth, most_seeds, 2 * num_images, size, generator)
             val_means = drawn.values[..., num_images:].mean(axis=-1)
             for seeds in nums_seeds:
-                spreads = spreads_of(drawn.values[:, :, :seeds, :num_images], rows)
+                answers = Answers.of(drawn.values[:, :, :seeds, :num_images], rows)
                 for arms in nums_arms:
                     val, models = (part[:, :arms, :seeds] for part in (val_means, drawn.model_accuracies))
-                    Repetitions(spreads[:arms], rows, val, models, np.array(truth[:arms])).add(found[seeds, arms])
+                    Repetitions(answers.first(arms), rows, val, models, np.array(truth[:arms])).add(found[seeds, arms])
     return {key: _means(sums) for key, sums in found.items()}
 
 
@@ -166,7 +166,7 @@ def measure_metrics(
 
 def _add_metric(metric: str, values: Floats, rows: Rows, truth: Floats, gap: float, sums: Sums) -> None:
     is_loss = metric in LOWER_IS_BETTER
-    reading = read(spreads_of(values, rows), rows, lower_is_better=is_loss, is_share=not is_loss)
+    reading = read(Answers.of(values, rows), rows, lower_is_better=is_loss, is_share=not is_loss)
     true_gaps = np.array([truth[a] - truth[b] for a, b in combinations(range(len(truth)), 2)])
     sums["pair_covered"].append(is_within(reading.pairs, true_gaps).mean(axis=1))
     sums["arms_covered"].append(is_within(reading.arms, truth).all(axis=1))

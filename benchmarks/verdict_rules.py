@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from transferlib.comparison.statistics import ALPHA, MIN_SEEDS, arm_interval, at_worst, holm
+from transferlib.comparison.statistics import (
+    ALPHA,
+    MIN_SEEDS,
+    arm_interval,
+    at_worst,
+    holm,
+    num_discordant,
+    sign_bound,
+)
 from transferlib.comparison.variance import Rows, Spread, borrow, these_models, trained_again
 
 if TYPE_CHECKING:
@@ -46,19 +54,42 @@ class Reading:
     means: Floats
 
 
-def spreads_of(values: Floats, rows: Rows) -> list[Spread]:
-    """Return the spread of each arm of values [R, A, S, N]."""
-    return [Spread.of(values[:, arm], rows) for arm in range(values.shape[1])]
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Hold what the rule needs of A arms with equally many seeds, in R repetitions.
+
+    Attributes:
+        spreads: Of the arms.
+        image_means: float64 [R, A, N], means over seeds.
+    """
+
+    spreads: Sequence[Spread]
+    image_means: Floats
+
+    @classmethod
+    def of(cls, values: Floats, rows: Rows) -> Self:
+        """Compute it from values [R, A, S, N]."""
+        return cls([Spread.of(values[:, arm], rows) for arm in range(values.shape[1])], values.mean(axis=-2))
+
+    def first(self, num_arms: int) -> Self:
+        """Return the first arms alone."""
+        return type(self)(self.spreads[:num_arms], self.image_means[:, :num_arms])
+
+    def least_p(self, a: int, b: int, rows: Rows) -> Floats:
+        """Return the smallest p value that two arms can have [R]."""
+        means = self.image_means[:, :, None]
+        return sign_bound(num_discordant(means[:, a], means[:, b], rows))
 
 
-def read(own: Sequence[Spread], rows: Rows, *, lower_is_better: bool = False, is_share: bool = True) -> Reading:
-    """Read the spreads of A arms with equally many seeds by the functions that `judge` is made of."""
-    num_arms, num_seeds = len(own), own[0].num_seeds
-    spreads = borrow(own, MIN_SEEDS)
+def read(answers: Answers, rows: Rows, *, lower_is_better: bool = False, is_share: bool = True) -> Reading:
+    """Read what A arms answered by the functions that `judge` is made of."""
+    num_arms, num_seeds = len(answers.spreads), answers.spreads[0].num_seeds
+    spreads = borrow(answers.spreads, MIN_SEEDS)
     pairs = list(combinations(spreads, 2))
     fixed = [these_models(a, b) for a, b in pairs]
     anew = [trained_again(a, b) for a, b in pairs] if num_seeds >= MIN_SEEDS else fixed
-    p_holm = holm(np.stack([found.p for found in anew], axis=-1))
+    least = [answers.least_p(a, b, rows) for a, b in combinations(range(num_arms), 2)]
+    p_holm = holm(np.stack([np.maximum(found.p, p) for found, p in zip(anew, least, strict=True)], axis=-1))
     is_separated = (p_holm < ALPHA) & (num_seeds >= MIN_SEEDS)
     sign = np.sign(np.stack([found.value for found in anew], axis=-1)).astype(np.int64)
     limits = [

@@ -60,6 +60,8 @@ class Story:
     augmentation: str = "standard"
     skill: float = 1.0
     """Of all arms; 0: they guess."""
+    folds: int | None = None
+    """Cut all images into so many; the pictures then lie in class folders only."""
     num_mislabelled: int = 0
     """Test images that every trial takes for the class after their label's, as if they were labelled wrongly."""
 
@@ -80,9 +82,8 @@ def write_run(folder: Path, story: Story | None = None) -> RunFolder:
     trials = _trials(story)
     run.plan.write_text(_plan(trials, story).to_json())
     write_json(run.environment, _environment())
-    images = manifest.images()
     for trial in trials:
-        _write_trial(run, trial, story, images)
+        _write_trial(run, trial, story, manifest.images(trial.key))
     if story.unfinished:
         run.set_status("stopped", exit_code=5, error="Stopped.")
         return run
@@ -91,7 +92,7 @@ def write_run(folder: Path, story: Story | None = None) -> RunFolder:
         return run
     for trial_id in choose_candidates(run).trial_ids:
         trial = next(t for t in trials if t.trial_id == trial_id)
-        predict(run, trial, "test", images, story).save(run.trial(trial_id).predictions("test"))
+        predict(run, trial, "test", manifest.images(trial.key), story).save(run.trial(trial_id).predictions("test"))
     merge_predictions(run)
     write_leaderboard(run)
     run.set_status("done", exit_code=4 if story.failed else 0, message="")
@@ -102,12 +103,14 @@ def write_pictures(root: Path, story: Story) -> Path:
     """Write small pictures of blobs, a hue a class; and a file that is no image."""
     for number, label in enumerate(story.classes):
         for split, count in zip(("train", "val", "test"), story.per_class, strict=True):
-            folder = root / split / label
-            folder.mkdir(parents=True)
+            folder = root / label if story.folds else root / split / label
+            folder.mkdir(parents=True, exist_ok=True)
             for index in range(count):
-                _picture(number, index, split).save(folder / f"{index:03}.png")
+                _picture(number, index, split).save(folder / f"{split if story.folds else ''}{index:03}.png")
     if story.with_broken_file:
-        (root / "train" / story.classes[0] / "broken.jpg").write_bytes(b"\xff\xd8\xff but no more")
+        ((root if story.folds else root / "train") / story.classes[0] / "broken.jpg").write_bytes(
+            b"\xff\xd8\xff but no more"
+        )
     return root
 
 
@@ -135,11 +138,14 @@ def predict(
     story = story or Story()
     rows = images.rows(split)
     labels, num_classes = images.labels[rows], len(images.classes)
-    seed_of = [trial.seed, trial.candidate, len(trial.strategy), len(split)]
+    seed_of = [trial.seed, trial.candidate, len(trial.strategy), len(split), *([trial.fold] if trial.fold else [])]
     if trial.architecture != "resnet18":
         seed_of.append(len(trial.architecture))
     noise = np.random.default_rng(seed_of).normal(0, 1, (len(rows), num_classes))
-    hard = np.random.default_rng(len(split)).uniform(0.2, 1.6, len(rows))
+    if trial.fold:
+        hard = np.random.default_rng(0).uniform(0.2, 1.6, len(images))[rows]
+    else:
+        hard = np.random.default_rng(len(split)).uniform(0.2, 1.6, len(rows))
     skill = story.skill * SKILLS[trial.strategy] * (1.0, 1.15, 0.9)[trial.candidate % 3]
     logits = noise + (skill * hard)[:, None] * np.eye(num_classes)[labels]
     logits += 0.9 * np.eye(num_classes)[(labels + 1) % num_classes]  # each class looks like the next one
@@ -215,8 +221,9 @@ def _metrics_csv(trial: TrialSpec, num_epochs: int) -> str:
 def _trials(story: Story) -> tuple[TrialSpec, ...]:
     rates = RATES[: story.num_candidates]
     return tuple(
-        TrialSpec(TrialKey(architecture, strategy, 0, seed, candidate), lr)
+        TrialSpec(TrialKey(architecture, strategy, fold, seed, candidate), lr)
         for seed in story.seeds
+        for fold in (range(1, story.folds + 1) if story.folds else (0,))
         for candidate, lr in enumerate(rates)
         for architecture in story.architectures
         for strategy in story.strategies
@@ -227,7 +234,12 @@ def _spec(root: Path, story: Story) -> JobSpec:
     return JobSpec.from_mapping(
         {
             "verb": "compare" if len(story.strategies) * len(story.architectures) > 1 else "train",
-            "data": {"path": str(root), "image_size": 32, "augmentation": story.augmentation},
+            "data": {
+                "path": str(root),
+                "image_size": 32,
+                "augmentation": story.augmentation,
+                "split": {"folds": story.folds},
+            },
             "models": {"architectures": list(story.architectures), "weights": "none"},
             "strategies": {"names": list(story.strategies)},
             "training": {"epochs": story.epochs, "global_batch_size": 8},

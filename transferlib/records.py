@@ -40,7 +40,7 @@ class TrialKey:
     strategy: str
     """A transfer strategy, e.g. "last_layers"."""
     fold: int
-    """Which cut of the images, from 0; 0 where there is one."""
+    """Which fold is the test set, from 1; 0: the images are cut once."""
     seed: int
     """Seed of the order, the augmentation, the new head and Dropout; the same over all arms."""
     candidate: int
@@ -53,9 +53,19 @@ class TrialKey:
 
     @property
     def id(self) -> str:
-        """Return `arm-s<seed>-c<candidate>`, with `-f<fold>` after the arm from the second fold on."""
+        """Return `arm-s<seed>-c<candidate>`, with `-f<fold>` after the arm where there are folds."""
         fold = f"-f{self.fold}" if self.fold else ""
         return f"{self.arm}{fold}-s{self.seed}-c{self.candidate}"
+
+    @property
+    def seed_name(self) -> str:
+        """Return the seed as a name, with the fold where there are folds: "3", or "3-f2"."""
+        return f"{self.seed}-f{self.fold}" if self.fold else str(self.seed)
+
+    @property
+    def training(self) -> str:
+        """Return which training of the arm it is, in words: "seed 3", or "seed 3, fold 2"."""
+        return f"seed {self.seed}, fold {self.fold}" if self.fold else f"seed {self.seed}"
 
     @classmethod
     def parse(cls, trial_id: str) -> Self:

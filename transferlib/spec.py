@@ -36,6 +36,14 @@ class SplitSpec(Section):
     """Share of each class for the final figure."""
     seed: int = 0
     """Seed of the cut; apart from the training seeds."""
+    folds: Annotated[int, Field(ge=3)] | None = None
+    """Cut into so many equal parts, anew for each training seed; each part is the test set once, and the next one is
+    for choosing, whatever the shares above. Costs as many times the trainings. null: one cut."""
+
+    @property
+    def fold_values(self) -> tuple[int, ...]:
+        """Return the folds, from 1; (0,) where there is one cut."""
+        return (0,) if self.folds is None else tuple(range(1, self.folds + 1))
 
     @model_validator(mode="after")
     def _leaves_train(self) -> Self:

@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # its scripts im
 
 from prediction_tables import FEW_OF_SOME, REGIMES, draw_labels, draw_logits, draw_tables, true_value
 from repeated_verdicts import GAP, measure_metrics, measure_rates
-from verdict_rules import read, read_old, spreads_of
+from verdict_rules import Answers, read, read_old
 
 from transferlib.comparison.power import detectable_difference
 from transferlib.comparison.statistics import ArmTable, judge
@@ -101,7 +101,7 @@ def test_the_simulation_reads_tables_as_judge_does() -> None:
     rows = Rows.of(90, groups=np.arange(90) // 2, strata=np.arange(90) // 30)
     for num_seeds in (2, 4):
         drawn = draw_tables(REGIMES["X"], [0.9, 0.85, 0.9], num_seeds, 90, 5, np.random.default_rng(num_seeds))
-        reading = read(spreads_of(drawn.values, rows), rows)
+        reading = read(Answers.of(drawn.values, rows), rows)
         for number, values in enumerate(drawn.values):
             arms = [ArmTable(name, table) for name, table in zip("abc", values, strict=True)]
             result = judge(arms, rows, np.zeros(90))
@@ -173,6 +173,6 @@ def test_copies_of_an_image_are_no_evidence_unless_their_group_is_unknown() -> N
     drawn = draw_tables(REGIMES["L"], [0.95, 0.95], 5, 100, 500, np.random.default_rng(4))
     copies = np.repeat(drawn.values, 4, axis=-1)
     grouped, blind = Rows.of(400, groups=np.arange(400) // 4), Rows.of(400)
-    aware = (read(spreads_of(copies, grouped), grouped).separated != 0).mean()
+    aware = (read(Answers.of(copies, grouped), grouped).separated != 0).mean()
     assert aware <= 0.07
-    assert (read(spreads_of(copies, blind), blind).separated != 0).mean() > 3 * aware
+    assert (read(Answers.of(copies, blind), blind).separated != 0).mean() > 3 * aware

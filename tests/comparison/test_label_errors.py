@@ -18,7 +18,7 @@ CLASSES = ("daisy", "dandelion", "rose", "sunflower", "tulip")
 def scores_of(labels: np.ndarray, logits: np.ndarray) -> TrialScores:
     scores = score_images(labels, logits)
     values = {metric: image_values(metric, labels, logits) for metric in METRICS}
-    return TrialScores(compute_metrics(labels, logits), values, scores.predicted, scores.confidence)
+    return TrialScores(compute_metrics(labels, logits), scores, values)
 
 
 def results_of(labels: np.ndarray, logits: dict[str, np.ndarray]) -> tuple[RunResults, Choice]:

@@ -39,11 +39,11 @@ def write_images(folder: Path, per_class: dict[str, int], side: int = 36) -> Pat
 
 
 def make_run(
-    folder: Path, data: Path, cache: Path, *, machine: Machine = MACHINE, **sections: dict[str, Any]
+    folder: Path, data: Path, cache: Path, *, machine: Machine = MACHINE, folds: int | None = None, **sections: Any
 ) -> RunFolder:
     """Make a run folder with spec and plan for a machine, as `submit compare` does."""
     mapping: dict[str, Any] = {
-        "data": {"path": str(data), "image_size": 32, "cache": {"dir": str(cache)}},
+        "data": {"path": str(data), "image_size": 32, "cache": {"dir": str(cache)}, "split": {"folds": folds}},
         "models": {"architectures": ["resnet18"], "weights": "none"},
         "strategies": {"names": ["full"]},
         "training": {"epochs": 4, "global_batch_size": 8, "precision": "fp32", "early_stopping_patience": 0},

@@ -32,9 +32,10 @@ from torchvision.transforms import functional
 
 from tests.on_ray.jobs import ROOT, Job, make_run, num_epochs, process_ids, run_to_end, write_images
 from transferlib.comparison.choose import Choice, choose_candidates, read_choice
-from transferlib.data.manifest import COLUMNS
+from transferlib.data.manifest import COLUMNS, Manifest
+from transferlib.evaluation.predictions import Predictions
 from transferlib.planning.plan import Plan
-from transferlib.records import TrialResult, TrialSpec
+from transferlib.records import TrialKey, TrialResult, TrialSpec
 from transferlib.runs import RunFolder, read_json
 from transferlib.spec import JobSpec
 
@@ -634,3 +635,34 @@ def test_weights_that_do_not_fit_one_of_two_networks_end_the_job_before_any_tria
     assert f"{weights} does not match resnet34. These are weights of a resnet18" in status["error"]
     assert list((run.path / "trials").iterdir()) == []
     assert not run.metrics.exists()
+
+
+def test_a_job_over_folds_tests_every_image_once_and_verifies(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "images", {"train": 12})
+    run = make_run(
+        tmp_path / "runs",
+        data,
+        tmp_path / "cache",
+        folds=3,
+        training={"epochs": 1},
+        comparison={"metric": "accuracy"},
+    )
+    assert run_to_end(run, tmp_path) == 0
+    manifest = Manifest.load(run.manifest)
+    tested: list[str] = []
+    for fold in (1, 2, 3):
+        trial_id = f"resnet18-full-f{fold}-s0-c0"
+        images = manifest.images(TrialKey.parse(trial_id))
+        predictions = Predictions.load(run.trial(trial_id).predictions("test"))
+        assert predictions.image_ids == tuple(images.image_ids[row] for row in images.rows("test"))
+        result = run.trial(trial_id).read_result()
+        assert result is not None
+        assert result.epochs == 1
+        tested += predictions.image_ids
+    assert sorted(tested) == sorted(manifest.images().image_ids)
+    rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert {(row["trial_id"], row["fold"], row["images"]) for row in rows} == {
+        (f"resnet18-full-f{fold}-s0-c0", fold, 8) for fold in (1, 2, 3)
+    }
+    verified = submit("verify", str(run.path), folder=tmp_path, home=tmp_path)
+    assert verified.returncode == 0, verified.stdout + verified.stderr

@@ -47,6 +47,53 @@ def test_trials_are_ordered_by_seed_then_candidate_then_arm() -> None:
     assert [t.seed for t in trials] == sorted(t.seed for t in trials)
 
 
+def folded(num_folds: int, **comparison: Any) -> JobSpec:
+    return spec(data={"path": "/photos", "split": {"folds": num_folds}}, comparison=comparison)
+
+
+def test_folds_multiply_the_trainings_and_leave_a_part_to_test_and_to_choose_on() -> None:
+    plan = make_plan(folded(5, seeds=3), listing(), TWO_CPUS)
+    assert [t.trial_id for t in plan.trials[::6][:6]] == [
+        f"resnet50-feature_extraction-f{fold}-s{seed}-c0" for seed, fold in [*((0, f) for f in range(1, 6)), (1, 1)]
+    ]
+    assert (len(plan.trials), plan.num_folds, plan.num_candidates) == (3 * 3 * 5 * 2, 5, 2)
+    assert plan.images == {"train": 120, "val": 40, "test": 40}
+    assert (plan.num_tested, make_plan(spec(), listing(), TWO_CPUS).num_tested) == (200, 30)
+    assert Plan.from_json(plan.to_json()) == plan
+    once = make_plan(spec(comparison={"seeds": 3}), listing(), TWO_CPUS)
+    assert 4 < plan.cost.seconds / once.cost.seconds < 5
+    assert plan.cost.run_bytes > 2 * once.cost.run_bytes
+
+
+def test_each_fold_tunes_by_itself() -> None:
+    plan = make_plan(folded(4, seeds=5, tuning_seeds=2), listing(), TWO_CPUS)
+    assert plan.num_trained_trials == 3 * 4 * (2 * 2 + 3)
+
+
+def test_folds_are_offered_where_the_test_set_is_small_and_they_are_possible() -> None:
+    def offers(per_class: int, split: str | None = None, **sections: Any) -> bool:
+        given = [*listing(per_class, split).entries]
+        if split is not None:
+            given += [Entry(f"{label}/t", f"/t/{label}", label, "test") for label in ("ant", "bee")]
+        found = Listing("/photos", "class folders", tuple(given))
+        return any("--folds" in note for note in make_plan(spec(**sections), found, TWO_CPUS).notes)
+
+    assert offers(490)  # 147 in test
+    assert not offers(500)
+    assert not offers(100, "train")
+    assert not offers(4)
+    one_arm = {"verb": "train", "strategies": {"names": ["full"]}}
+    assert not offers(100, **one_arm)
+    assert not offers(100, data={"path": "/photos", "split": {"folds": 5}})
+
+
+def test_shares_beside_folds_are_told_to_have_no_effect() -> None:
+    asked = spec(data={"path": "/photos", "split": {"folds": 5, "val": 0.2, "seed": 3}})
+    assert make_plan(asked, listing(), TWO_CPUS).notes == (
+        "--val-share 0.2 has no effect: --folds 5 cuts equal parts.",
+    )
+
+
 def test_every_arm_gets_the_same_number_of_candidates() -> None:
     asked = spec(
         models={"architectures": ["resnet18", "vgg11"]},
@@ -190,7 +237,7 @@ def test_idle_gpus_are_told() -> None:
     machine = Machine(cpus=16, gpus=5, memory_bytes=256 * GIB, disk_free_bytes=1000 * GIB)
     plan = make_plan(spec(resources={"gpus_per_trial": 2}), listing(), machine)
     assert (plan.concurrency, plan.gpus) == (2, 5)
-    assert plan.notes == ("1 of 5 GPUs stays idle: 2 trials side by side.",)
+    assert plan.notes[0] == "1 of 5 GPUs stays idle: 2 trials side by side."
 
 
 def test_batchnorm_with_a_single_value_is_refused() -> None:
@@ -275,10 +322,11 @@ def test_reduction_that_would_be_refused_is_left_out() -> None:
 
 def test_gpu_that_is_too_small_is_told() -> None:
     machine = Machine(cpus=16, gpus=1, memory_bytes=256 * GIB, disk_free_bytes=1000 * GIB, gpu_memory_bytes=2 * GIB)
-    (note,) = make_plan(spec(training={"global_batch_size": 128}), listing(), machine).notes
+    note, _ = make_plan(spec(training={"global_batch_size": 128}), listing(), machine).notes
     assert note.startswith("GPU memory may not suffice: the largest trial takes about ")
     assert "the smallest GPU has 2.0 GiB. A smaller --global-batch-size" in note
-    assert make_plan(spec(training={"global_batch_size": 8}), listing(), machine).notes == ()
+    (other,) = make_plan(spec(training={"global_batch_size": 8}), listing(), machine).notes
+    assert "--folds" in other
 
 
 def test_weights_that_are_not_there_are_told_for_each_network(tmp_path: Path) -> None:

@@ -69,6 +69,14 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
             "float",
         ),
         Flag("--test-share", "data.split.test", "Share of each class for the final figure, likewise.", "0.15", "float"),
+        Flag(
+            "--folds",
+            "data.split.folds",
+            "Cut into N equal parts, anew for each seed, and test on each in turn: every image is tested, and other "
+            "training images are part of the comparison. N times the trainings.",
+            "one cut",
+            "int",
+        ),
         Flag("--split-seed", "data.split.seed", "Seed of the cut; apart from the training seeds.", "0", "int"),
         Flag(
             "--on-bad-image",

@@ -14,7 +14,7 @@ from transferlib.cli.words import count, duration
 from transferlib.errors import RunFolderError, UsageError
 from transferlib.names import METRIC_WORDS
 from transferlib.planning.plan import Plan
-from transferlib.records import TrialResult
+from transferlib.records import TrialKey, TrialResult
 from transferlib.runs import RunFolder, read_json
 from transferlib.submissions import Submission
 
@@ -57,7 +57,9 @@ def result_lines(run: RunFolder, width: int) -> Iterator[str]:
     chosen, grids = choice.get("chosen", ()), choice.get("grids", {})
     at_edge = [trial for trial in chosen if trial["edge"] in ("lowest", "highest")]
     edges = {
-        (trial["arm"], str(trial["seed"])) for trial in at_edge if len(grids.get(trial["arm"], ())) != FEWEST_RATES
+        (trial["arm"], _key_of(trial).seed_name)
+        for trial in at_edge
+        if len(grids.get(trial["arm"], ())) != FEWEST_RATES
     }
     yield from leaderboard_lines(leaderboard, edges, width)
     if edges:
@@ -139,7 +141,7 @@ def model_text(run: RunFolder) -> str | None:
         return None
     name = METRIC_WORDS[leaderboard["metric"]]
     on_test = "" if model["test"] is None else f", {model['test']['value']:.3f} on test"
-    return f"{model['arm']}, seed {model['seed']}: {name} {model['val']:.3f} on validation{on_test}"
+    return f"{model['arm']}, {training_words(model)}: {name} {model['val']:.3f} on validation{on_test}"
 
 
 def _model_lines(run: RunFolder, leaderboard: Mapping[str, Any], model: Mapping[str, Any], width: int) -> Iterator[str]:
@@ -147,12 +149,25 @@ def _model_lines(run: RunFolder, leaderboard: Mapping[str, Any], model: Mapping[
     name = METRIC_WORDS[leaderboard["metric"]]
     yield f"{'Model':<{LABEL_WIDTH}}{_place(run, run.path / model['path'])}"
     test, chance = model["test"], leaderboard["chance"]
-    text = f"{model['arm']}, seed {model['seed']}: best on validation of all ({name} {model['val']:.3f})"
+    text = f"{model['arm']}, {training_words(model)}: best on validation of all ({name} {model['val']:.3f})"
     if test is not None:
         text += f"; on test {test['value']:.3f}, between {test['low']:.3f} and {test['high']:.3f}"
     if chance is not None:
         text += f"; chance is {chance['value']:.3f}"
     yield from _wrapped(f"{text}.", width, indent=LABEL_WIDTH)
+
+
+def training_words(model: Mapping[str, Any]) -> str:
+    """Return which training the model handed over comes from: "seed 3", or "seed 3, fold 2".
+
+    Args:
+        model: Of `leaderboard.json`.
+    """
+    return _key_of(model).training
+
+
+def _key_of(trial: Mapping[str, Any]) -> TrialKey:
+    return TrialKey.of_arm(trial["arm"], trial["seed"], trial["candidate"], trial.get("fold", 0))
 
 
 def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
@@ -175,7 +190,7 @@ def leaderboard_lines(leaderboard: Mapping[str, Any], edges: Collection[tuple[st
 
     Args:
         leaderboard: `leaderboard.json`, schema 2.
-        edges: Arms and seeds whose rate lies at the edge of its grid.
+        edges: Arms and seeds (as `TrialKey.seed_name` has them) whose rate lies at the edge of its grid.
         width: Of the terminal, characters.
     """
     metric = leaderboard["metric"]

@@ -77,12 +77,13 @@ def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) ->
         machine: What it would run on.
         plan: How.
     """
-    images, cost = plan.images, plan.cost
+    images, cost, folds = plan.images, plan.cost, plan.num_folds
     num_steps = -(-images["train"] // spec.training.global_batch_size)
     yield _row(
         "images",
         f"{sum(images.values()):,} in {words.count(plan.num_classes, 'class', 'classes')} "
-        f"({listing.layout}): {images['train']:,} train, {images['val']:,} val, {images['test']:,} test",
+        f"({listing.layout}): {images['train']:,} train, {images['val']:,} val, {images['test']:,} test"
+        + (f" in each of {folds} folds, cut anew for each seed" if folds > 1 else ""),
     )
     yield _row("from", listing.root)
     yield _row(
@@ -119,11 +120,12 @@ def trials_product(plan: Plan) -> str:
         plan: Of the job.
     """
     arms, rates = words.count(len(plan.arms), "arm"), words.count(plan.num_candidates, "learning rate")
+    folds = f" x {words.count(plan.num_folds, 'fold')}" if plan.num_folds > 1 else ""
     if plan.num_trained_trials == len(plan.trials):
-        return f"{arms} x {words.count(len(plan.seeds), 'seed')} x {rates}"
+        return f"{arms} x {words.count(len(plan.seeds), 'seed')}{folds} x {rates}"
     num_later = len(plan.seeds) - (plan.tuning_seeds or 0)
     first, later = words.count(len(plan.seeds) - num_later, "seed"), words.count(num_later, "seed")
-    return f"{arms} x ({first} x {rates} + {later})"
+    return f"{arms}{folds} x ({first} x {rates} + {later})"
 
 
 def can_show(plan: Plan) -> str | None:
@@ -134,7 +136,7 @@ def can_show(plan: Plan) -> str | None:
     Args:
         plan: Of the comparison.
     """
-    num_arms, num_seeds, num_images = len(plan.arms), len(plan.seeds), plan.images["test"]
+    num_arms, num_seeds, num_images = len(plan.arms), len(plan.seeds), plan.num_tested
     if num_arms < 2 or num_images < 2:
         return None
     from transferlib.comparison.power import detectable_difference
@@ -201,7 +203,7 @@ def _memory(machine: Machine, plan: Plan) -> str:
 def table_lines(spec: JobSpec, plan: Plan) -> Iterator[str]:
     """Yield, for each arm, the table of parameters trained and rate by stage, at the middle learning rate."""
     for arm in plan.arms:
-        trials = [trial for trial in plan.trials if trial.arm == arm and trial.seed == plan.seeds[0]]
+        trials = [trial for trial in plan.trials if trial.arm == arm and (trial.seed, trial.fold) == plan.trainings[0]]
         rates = [trial.lr for trial in trials]
         middle = trials[len(trials) // 2]
         rows = strategy_table(

@@ -61,7 +61,7 @@ class ArmResult:
     metric: str
     """Ranks the arms."""
     chosen: tuple[ChosenTrial, ...]
-    """One a seed, in the order of seeds; fewer where all candidates of a seed failed."""
+    """One a seed (and fold), in the order of seeds; fewer where all candidates of a seed failed."""
     figures: Mapping[str, Mapping[str, Figure]]
     """By split, then metric; no test until it was read, nothing for what is not defined (top-5 of few classes)."""
     trained_parameters: int
@@ -78,6 +78,11 @@ class ArmResult:
     num_failed: int
     total_seconds: float
     """Wall seconds of all the arm's trials, the search included."""
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Return the chosen rates by seed, or by seed and fold as `3-f2`."""
+        return {trial.key.seed_name: trial.lr for trial in self.chosen}
 
     def figure(self, split: str, name: str) -> Figure | None:
         """Return a metric over seeds; None where it is not defined, or the split was not read.
@@ -109,7 +114,7 @@ class ArmResult:
             "strategy": self.strategy,
             **plain("test"),
             "val": plain("val"),
-            "lr": {str(trial.seed): trial.lr for trial in self.chosen},
+            "lr": self.rates,
             "trained_parameters": self.trained_parameters,
             "train_flops": self.train_flops,
             "seconds": self.seconds,
@@ -185,13 +190,13 @@ def _figures(
 ) -> dict[str, dict[str, Figure]]:
     """Return each arm's metrics that are defined, the limits over all arms at once, as a judgement has them.
 
-    An arm has none where a split was not read by all of its chosen trials.
+    An arm has none where a split was not read by all of its chosen trials. A seed of which a fold is missing counts for
+    nothing.
     """
     read: dict[str, dict[int, TrialScores]] = {}
     for arm, trials in chosen.items():
-        scores = {trial.seed: found.scores.get((trial.trial_id, split)) for trial in trials}
-        there = {seed: score for seed, score in sorted(scores.items()) if score is not None}
-        read[arm] = there if len(there) == len(scores) else {}
+        is_read = all((trial.trial_id, split) in found.scores for trial in trials)
+        read[arm] = found.by_seed(trials, split) if is_read else {}
     figures: dict[str, dict[str, Figure]] = {arm: {} for arm in chosen}
     with_scores = {arm: scores for arm, scores in read.items() if scores}
     for name in METRIC_NAMES:

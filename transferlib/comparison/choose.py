@@ -51,7 +51,10 @@ class FailedTrial(Keyed):
 
 @dataclass(frozen=True)
 class Choice:
-    """Hold the chosen trial of each arm and seed that has one, the model handed over, and every trial that failed."""
+    """Hold the chosen trial of each arm and seed that has one, the model handed over, and every trial that failed.
+
+    Where there are folds, "a seed" is a seed and a fold.
+    """
 
     run: str
     metric: str
@@ -60,8 +63,8 @@ class Choice:
     """Every trial that is done, by key."""
     chosen: tuple[ChosenTrial, ...]
     failed: tuple[FailedTrial, ...]
-    without_result: tuple[tuple[str, int], ...]
-    """Arms and seeds of which every candidate that was trained failed."""
+    without_result: tuple[TrialKey, ...]
+    """Arms and seeds (and folds) of which every candidate that was trained failed; as their first candidate."""
     grids: Mapping[str, tuple[float, ...]]
     """The planned rates by arm, ascending."""
 
@@ -91,7 +94,7 @@ class Choice:
             "chosen": [trial.to_plain() for trial in self.chosen],
             "candidates": [trial.to_plain() for trial in self.candidates],
             "failed": [trial.to_plain() for trial in self.failed],
-            "without_result": [{"arm": arm, "seed": seed} for arm, seed in self.without_result],
+            "without_result": [_plain_place(key) for key in self.without_result],
             "grids": {arm: list(rates) for arm, rates in self.grids.items()},
         }
 
@@ -113,9 +116,16 @@ class Choice:
             candidates=tuple(Candidate.from_plain(trial) for trial in plain.get("candidates", ())),
             chosen=tuple(ChosenTrial.from_plain(trial) for trial in chosen),
             failed=tuple(FailedTrial.from_plain(trial) for trial in failed),
-            without_result=tuple((entry["arm"], entry["seed"]) for entry in plain["without_result"]),
+            without_result=tuple(
+                TrialKey.of_arm(entry["arm"], entry["seed"], 0, entry.get("fold", 0))
+                for entry in plain["without_result"]
+            ),
             grids={arm: tuple(rates) for arm, rates in plain["grids"].items()},
         )
+
+
+def _plain_place(key: TrialKey) -> dict[str, Any]:
+    return {"arm": key.arm, "seed": key.seed, **({"fold": key.fold} if key.fold else {})}
 
 
 def selected_by(metric: str) -> str:
@@ -176,7 +186,7 @@ def choose(
             best = min(done, key=lambda candidate: _order(candidate, metric))
             chosen.append(ChosenTrial(**vars(best), edge=_edge(best.lr, grids[best.arm])))
         elif all(_state(results, trial) in FINISHED for trial in group):
-            without_result.append((key.arm, key.seed))
+            without_result.append(key)
     failed = [
         FailedTrial(trial.key, trial.lr, results[trial.trial_id].reason)
         for trial in sorted(trials, key=lambda trial: trial.key)

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from transferlib.comparison.arms import SHARES
-from transferlib.comparison.choose import Choice, ChosenTrial, read_choice
-from transferlib.comparison.results import SplitImages, split_images
+from transferlib.comparison.choose import ChosenTrial, read_choice
+from transferlib.comparison.results import RunResults, SplitImages, read_final_results
 from transferlib.comparison.statistics import ArmStatement, ArmTable, PairStatement, holm, judge
 from transferlib.comparison.variance import Rows
 from transferlib.data.components import find_components
-from transferlib.data.images import ImageTable
 from transferlib.data.manifest import Manifest
 from transferlib.errors import DataError, RunFolderError, unknown_name
 from transferlib.evaluation.completeness import some_of
-from transferlib.evaluation.image_values import image_values, strata_of
-from transferlib.evaluation.predictions import read_predictions
+from transferlib.evaluation.image_values import image_values, strata_of, values_of_scores
+from transferlib.evaluation.metrics import Scores
 from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
 from transferlib.runs import RunFolder
-from transferlib.spec import JobSpec
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -126,22 +124,33 @@ def _plain_side(name: str, found: ArmStatement) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Side:
-    """Hold what is known of one run before its predictions are read."""
+    """Hold one run and what its chosen trials answered on test."""
 
     run: RunFolder
-    choice: Choice
-    images: ImageTable
-    test: SplitImages
+    model: ChosenTrial
+    found: RunResults
+    arms: Mapping[str, Mapping[int, Scores]]
+    """By arm and seed, on the test images; arms without a whole seed are left out."""
     sha256: tuple[str, ...]
     """Of its test images."""
-    metric: str
 
     @property
-    def arms(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(trial.arm for trial in self.choice.chosen))
+    def metric(self) -> str:
+        return self.found.metric
 
-    def trials(self, arm: str) -> list[ChosenTrial]:
-        return [trial for trial in self.choice.chosen if trial.arm == arm]
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.found.classes
+
+    @property
+    def test(self) -> SplitImages:
+        return self.found.splits["test"]
+
+    @property
+    def of_model(self) -> npt.NDArray[np.int64]:
+        """Return the places of the images that the model handed over was tested on: of its fold, or all."""
+        key = self.model.key
+        return self.found.places[key.seed, key.fold]["test"] if key.fold else np.arange(len(self.test.labels))
 
 
 def compare_runs(a: RunFolder, b: RunFolder, *, arm: str | None = None, arm_b: str | None = None) -> RunDifference:
@@ -166,23 +175,13 @@ def compare_runs(a: RunFolder, b: RunFolder, *, arm: str | None = None, arm_b: s
     shared = _match(one, other)
     pairs = _arm_pairs(one, other, arm, arm_b)
     metric = one.metric
-    rows = _rows(one, other, shared, metric)
-    values = [_values(side, places, metric) for side, places in zip((one, other), shared.rows, strict=True)]
-    chance = image_values(metric, one.test.labels[shared.rows[0]], one.test.constant[shared.rows[0]])
-
-    def held(what: str, than: str, trials: Sequence[Sequence[ChosenTrial]]) -> Difference:
-        stacked = [np.stack([of[t.trial_id] for t in ts]) for of, ts in zip(values, trials, strict=True)]
-        tables = [ArmTable(name, table) for name, table in zip((what, than), stacked, strict=True)]
-        found = judge(tables, rows, chance, lower_is_better=metric in LOWER_IS_BETTER, is_share=metric in SHARES)
-        return Difference(what, than, found.arms[0], found.arms[1], found.pairs[0])
-
-    models = None
-    if arm is None and arm_b is None:
-        handed = [side.choice.model for side in (one, other)]
-        assert handed[0] is not None
-        assert handed[1] is not None
-        models = held(_model_name(handed[0]), _model_name(handed[1]), [[handed[0]], [handed[1]]])
-    arms = [held(x, y, [one.trials(x), other.trials(y)]) for x, y in pairs]
+    models = _hold_models(one, other, shared) if arm is None and arm_b is None else None
+    arms = [_hold(one, other, shared, (x, y), (one.arms[x], other.arms[y])) for x, y in pairs]
+    if models is None and not arms:
+        raise DataError(
+            f"{a.run_id} and {b.run_id} have no arm in common, and their models were tested on other images. Name two "
+            "arms with --arm and --arm-b."
+        )
     return RunDifference(
         runs=(a.run_id, b.run_id),
         metric=metric,
@@ -204,15 +203,21 @@ def _open(run: RunFolder) -> _Side:
         )
     if choice.model is None:
         raise RunFolderError(f"Run {run.run_id} has no model: all its trials failed.")
-    manifest = Manifest.load(run.manifest)
-    images = manifest.images()
-    sha256 = tuple(images.sha256[row] for row in images.rows("test"))
-    metric = JobSpec.load(run.spec).comparison.decided_metric
-    return _Side(run, choice, images, split_images(manifest, images, "test"), sha256, metric)
+    found = read_final_results(run, choice.trial_ids)
+    lost = [trial_id for trial_id in choice.trial_ids if (trial_id, "test") not in found.scores]
+    if lost:
+        raise DataError(f"{run.predictions} lacks test predictions of {len(lost)} chosen trials: {some_of(lost)}.")
+    names = dict.fromkeys(trial.arm for trial in choice.chosen)
+    by_arm = {name: found.by_seed([trial for trial in choice.chosen if trial.arm == name], "test") for name in names}
+    arms = {name: {seed: of.scores for seed, of in by_seed.items()} for name, by_seed in by_arm.items() if by_seed}
+    images = Manifest.load(run.manifest).images()
+    sha256_of = dict(zip(images.image_ids, images.sha256, strict=True))
+    sha256 = tuple(sha256_of[image_id] for image_id in found.splits["test"].image_ids)
+    return _Side(run, choice.model, found, arms, sha256)
 
 
 def _check_classes(one: _Side, other: _Side) -> None:
-    a, b = set(one.images.classes), set(other.images.classes)
+    a, b = set(one.classes), set(other.classes)
     if a != b:
         only = [
             f"only {side.run.run_id} has {', '.join(map(repr, sorted(names)))}"
@@ -243,9 +248,7 @@ def _match(one: _Side, other: _Side) -> Shared:
             "images and the same cut (--split-seed)."
         )
     rows = np.array(pairs, dtype=np.int64).T
-    labels = [
-        [side.images.classes[label] for label in side.test.labels[of]] for side, of in zip(sides, rows, strict=True)
-    ]
+    labels = [[side.classes[label] for label in side.test.labels[of]] for side, of in zip(sides, rows, strict=True)]
     names = [one.test.image_ids[row] for row in rows[0]]
     unlike = [f"{name} ({x} and {y})" for name, x, y in zip(names, *labels, strict=True) if x != y]
     if unlike:
@@ -275,7 +278,7 @@ def _arm_pairs(one: _Side, other: _Side, arm: str | None, arm_b: str | None) -> 
     names = (arm or arm_b or "", arm_b or arm or "")
     for side, name in zip((one, other), names, strict=True):
         if name not in side.arms:
-            raise RunFolderError(f"Run {side.run.run_id}: {unknown_name('arm', name, side.arms)}")
+            raise RunFolderError(f"Run {side.run.run_id}: {unknown_name('arm', name, tuple(side.arms))}")
     return [names]
 
 
@@ -288,20 +291,61 @@ def _rows(one: _Side, other: _Side, shared: Shared, metric: str) -> Rows:
     return Rows.of(len(labels), joined, strata_of(metric, labels))
 
 
-def _values(side: _Side, places: npt.NDArray[np.int64], metric: str) -> Mapping[str, Floats]:
-    """Return each chosen trial's values of the metric on some of the test images, by trial id."""
-    labels, wanted = side.test.labels[places], set(side.choice.trial_ids)
-    found = {}
-    for predictions in read_predictions(side.run.predictions):
-        trial_id = predictions.source.key.id
-        if predictions.source.split == "test" and trial_id in wanted:
-            predictions.check_complete(side.images, "test")
-            logits = predictions.in_order_of(side.images).logits[places]
-            found[trial_id] = image_values(metric, labels, logits)
-    lost = sorted(wanted - found.keys())
-    if lost:
-        raise DataError(f"{side.run.predictions} lacks test predictions of {len(lost)} chosen trials: {some_of(lost)}.")
-    return found
+def _hold(
+    one: _Side,
+    other: _Side,
+    shared: Shared,
+    names: tuple[str, str],
+    answers: tuple[Mapping[int, Scores], Mapping[int, Scores]],
+) -> Difference:
+    """Judge one thing of each run on the shared images, by what each answered on its run's test images, by seed."""
+    metric, sides = one.metric, (one, other)
+    tables = [
+        ArmTable(name, _values(side, of.values(), places, metric))
+        for name, side, of, places in zip(names, sides, answers, shared.rows, strict=True)
+    ]
+    chance = image_values(metric, one.test.labels[shared.rows[0]], one.test.constant[shared.rows[0]])
+    found = judge(
+        tables,
+        _rows(one, other, shared, metric),
+        chance,
+        lower_is_better=metric in LOWER_IS_BETTER,
+        is_share=metric in SHARES,
+    )
+    return Difference(*names, found.arms[0], found.arms[1], found.pairs[0])
+
+
+def _hold_models(one: _Side, other: _Side, shared: Shared) -> Difference | None:
+    """Judge the models handed over, on shared images that both were tested on; None with fewer than two of those."""
+    sides = (one, other)
+    is_of_both = np.logical_and(*(np.isin(rows, side.of_model) for side, rows in zip(sides, shared.rows, strict=True)))
+    if is_of_both.sum() < MIN_SHARED:
+        return None
+    rows = (shared.rows[0][is_of_both], shared.rows[1][is_of_both])
+    # Their scores are on the images of their folds: these are spread over the places of all.
+    answers = []
+    for side in sides:
+        scores = side.found.scores[side.model.trial_id, "test"].scores
+        place_of = np.zeros(len(side.test.labels), np.int64)
+        place_of[side.of_model] = np.arange(len(side.of_model))
+        answers.append({side.model.seed: _taken(scores, place_of)})
+    names = (_model_name(one.model), _model_name(other.model))
+    return _hold(one, other, replace(shared, rows=rows), names, (answers[0], answers[1]))
+
+
+def _values(side: _Side, answers: Iterable[Scores], places: npt.NDArray[np.int64], metric: str) -> Floats:
+    """Return the values of the metric on some of a run's test images, [S, n]."""
+    labels, num_classes = side.test.labels[places], len(side.classes)
+    return np.stack([values_of_scores(metric, labels, _taken(scores, places), num_classes) for scores in answers])
+
+
+def _taken(scores: Scores, places: npt.NDArray[np.int64]) -> Scores:
+    return Scores(
+        predicted=scores.predicted[places],
+        confidence=scores.confidence[places],
+        label_loss=scores.label_loss[places],
+        label_rank=scores.label_rank[places],
+    )
 
 
 def _over_all(arms: Sequence[Difference]) -> tuple[Difference, ...]:
@@ -323,7 +367,7 @@ def _over_all(arms: Sequence[Difference]) -> tuple[Difference, ...]:
 
 
 def _model_name(trial: ChosenTrial) -> str:
-    return f"{trial.arm}, seed {trial.seed}"
+    return f"{trial.arm}, {trial.key.training}"
 
 
 def _notes(
@@ -340,6 +384,8 @@ def _notes(
             f"{other.run.run_id} was chosen by {METRIC_WORDS[other.metric]}; both are compared by "
             f"{METRIC_WORDS[one.metric]}, as {one.run.run_id} was chosen."
         )
+    if models is None and one.model.key.fold + other.model.key.fold:
+        notes.append("The models handed over were tested on images of other folds, so they are not compared.")
     if models is not None and not pairs:
         notes.append("The runs have no arm in common; --arm and --arm-b compare two that differ.")
     return notes

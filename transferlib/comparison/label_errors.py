@@ -23,7 +23,8 @@ class SuspectedLabel:
     says: str
     """What every model says it is."""
     num_models: int
-    """How many say so: the chosen trials of all arms and seeds."""
+    """How many say so: the chosen trials of all arms and seeds; where there are folds, those that did not train on
+    it."""
     mean_confidence: float
     """Mean over the models of their confidence in that, 0 to 1."""
 
@@ -44,8 +45,9 @@ def suspected_labels(found: RunResults, choice: Choice) -> tuple[SuspectedLabel,
     Source: Northcutt et al. 2021, Pervasive Label Errors in Test Sets Destabilize Machine Learning Benchmarks (models'
     disagreement with the label as what to look at; here of all models at once, in place of one model's calibration).
     """
-    all_scores = (found.scores.get((trial.trial_id, "test")) for trial in choice.chosen)
-    scores = [score for score in all_scores if score is not None and len(score.predicted)]
+    arms = dict.fromkeys(trial.arm for trial in choice.chosen)
+    by_arm = [found.by_seed([trial for trial in choice.chosen if trial.arm == arm], "test") for arm in arms]
+    scores = [score for by_seed in by_arm for score in by_seed.values() if len(score.predicted)]
     if len(scores) < MIN_MODELS:
         return ()
     images, says = found.splits["test"], scores[0].predicted

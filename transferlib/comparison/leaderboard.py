@@ -27,7 +27,7 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class HandedModel:
-    """Say which trained model a run hands over: the best on validation over all arms and seeds."""
+    """Say which trained model a run hands over: the best on validation over all arms, seeds and folds."""
 
     trial: ChosenTrial
     test: Interval | None
@@ -44,6 +44,7 @@ class HandedModel:
             "path": path,
             "arm": trial.arm,
             "seed": trial.seed,
+            **({"fold": trial.fold} if trial.fold else {}),
             "candidate": trial.candidate,
             "val": trial.val,
             "test": None if test is None else {"value": test.value, "low": test.low, "high": test.high},
@@ -78,6 +79,11 @@ class Comparison:
         return tuple(sorted({trial.seed for trial in self.choice.chosen}))
 
     @property
+    def num_folds(self) -> int:
+        """Return how many folds each seed was trained on; 1: the images are cut once."""
+        return max((trial.fold for trial in self.choice.candidates), default=0) or 1
+
+    @property
     def ranked_by(self) -> str:
         """Return the rule of the arms' order in words."""
         return ranked_by(self.metric)
@@ -107,7 +113,7 @@ class Comparison:
 
 
 def _plain_pair(pair: PairStatement) -> dict[str, Any]:
-    fixed, anew = pair.these_models, pair.if_trained_again
+    fixed, anew, others = pair.these_models, pair.if_trained_again, pair.with_other_images
     return {
         "a": pair.a,
         "b": pair.b,
@@ -117,6 +123,11 @@ def _plain_pair(pair: PairStatement) -> dict[str, Any]:
         "if_trained_again": None
         if anew is None
         else {"low": anew.low, "high": anew.high, "df": anew.df, "p_holm": anew.p_holm},
+        **(
+            {}
+            if others is None
+            else {"with_other_images": {"low": others.low, "high": others.high, "p_holm": others.p_holm}}
+        ),
     }
 
 
@@ -138,7 +149,7 @@ def build_comparison(found: RunResults, choice: Choice, *, is_final: bool, notes
     arms = build_arms(found, choice)
     split = "test" if is_final else "val"
     evidence = _evidence(found, arms, split)
-    missing = about_losses(arms, choice.failed, found.num_trained, len(found.unfinished))
+    missing = about_losses(arms, choice.failed, found.num_trained, len(found.unfinished), found.num_folds)
     if not is_final:
         missing = [*_interim(found, evidence), *missing]
     return Comparison(
@@ -160,30 +171,42 @@ def build_comparison(found: RunResults, choice: Choice, *, is_final: bool, notes
 def _evidence(found: RunResults, arms: Sequence[ArmResult], split: str) -> Evidence:
     """Judge the arms on a split; while the run has not ended, over the seeds that all arms have finished."""
     images, metric = found.splits[split], found.metric
-    with_result = [arm for arm in arms if arm.chosen]
-    seeds = {arm.arm: [trial.seed for trial in arm.chosen] for arm in with_result}
-    if split == "val" and found.unfinished:
-        begun = {trial.seed for trial in found.trials if trial.trial_id in found.unfinished}
-        seeds = {arm: [seed for seed in of if seed not in begun] for arm, of in seeds.items()}
-    measured = [
-        ArmTable(
-            arm.arm,
-            np.stack([found.scores[t.trial_id, split].values[metric] for t in arm.chosen if t.seed in seeds[arm.arm]]),
-        )
-        for arm in with_result
-        if seeds[arm.arm]
-    ]
+    is_interim = split == "val" and found.unfinished
+    begun = {trial.seed for trial in found.trials if trial.trial_id in found.unfinished} if is_interim else set()
+    measured = []
+    for arm in arms:
+        chosen = [trial for trial in arm.chosen if trial.seed not in begun]
+        if by_seed := found.by_seed(chosen, split):
+            values = np.stack([scores.values[metric] for scores in by_seed.values()])
+            measured.append(ArmTable(arm.arm, values, found.by_fold(chosen, split, metric)))
     judgement, needs, is_loss = None, {}, metric in LOWER_IS_BETTER
     if measured:
         rows, chance = images.rows(metric), images.chance(metric)
-        judgement = judge(measured, rows, chance, lower_is_better=is_loss, is_share=metric in SHARES)
+        judgement = judge(
+            measured,
+            rows,
+            chance,
+            lower_is_better=is_loss,
+            is_share=metric in SHARES,
+            test_per_train=found.test_per_train,
+        )
         needs = {
             frozenset((a.arm, b.arm)): _more_than_there_is(what_it_takes(a, b, rows, len(judgement.pairs)), a, b)
             for a, b in combinations(measured, 2)
         }
     majority = found.classes[int(images.constant[0].argmax())]
-    margin = found.spec.comparison.margin
-    return Evidence(metric, margin, split, len(images.labels), majority, judgement, needs)
+    margin, num_groups = found.spec.comparison.margin, len(np.unique(images.groups))
+    return Evidence(
+        metric=metric,
+        margin=margin,
+        split=split,
+        num_images=len(images.labels),
+        majority=majority,
+        judgement=judgement,
+        needs=needs,
+        num_groups=num_groups if num_groups < len(images.labels) else None,
+        num_folds=found.num_folds,
+    )
 
 
 def _more_than_there_is(needs: Needs, a: ArmTable, b: ArmTable) -> Needs:
@@ -214,7 +237,7 @@ def _handed_model(found: RunResults, choice: Choice, *, is_final: bool) -> Hande
         return None
     if not is_final:
         return HandedModel(trial, None)
-    scores, rows = found.scores[trial.trial_id, "test"], found.splits["test"].rows(found.metric)
+    scores, rows = found.scores[trial.trial_id, "test"], found.images_of(trial.key, "test").rows(found.metric)
     low, high = file_interval(scores.values[found.metric], rows, is_share=found.metric in SHARES)
     return HandedModel(trial, Interval(float(getattr(scores.metrics, found.metric)), low, high))
 

@@ -86,9 +86,11 @@ def fingerprint_test_set(manifest: Manifest) -> str:
     Names, folders and the order of images do not matter.
 
     Args:
-        manifest: Of a run; its used test images count.
+        manifest: Of a run; its used test images count, and where there are folds all that are used.
     """
-    is_test = pc.and_(pc.equal(manifest.table["status"], "used"), pc.equal(manifest.table["split"], "test"))
+    is_test = pc.equal(manifest.table["status"], "used")
+    if manifest.folds is None:
+        is_test = pc.and_(is_test, pc.equal(manifest.table["split"], "test"))
     rows = manifest.table.filter(is_test).select(["sha256", "label"])
     pairs = sorted(zip(rows["sha256"].to_pylist(), rows["label"].to_pylist(), strict=True))
     return hashlib.sha256("\n".join(json.dumps(pair) for pair in pairs).encode()).hexdigest()

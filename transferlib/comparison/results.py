@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import pyarrow.compute as pc
 
 from transferlib.comparison.tuning import Tuning
 from transferlib.comparison.variance import Rows
@@ -16,11 +15,11 @@ from transferlib.data.components import find_components
 from transferlib.data.images import ImageTable
 from transferlib.data.manifest import Manifest
 from transferlib.errors import DataError
-from transferlib.evaluation.image_values import image_values, strata_of
-from transferlib.evaluation.metrics import Metrics, compute_metrics, score_images
+from transferlib.evaluation.image_values import image_values, strata_of, values_of_scores
+from transferlib.evaluation.metrics import Metrics, Scores, metrics_of_scores, score_images
 from transferlib.evaluation.predictions import Predictions, read_predictions
 from transferlib.names import METRICS
-from transferlib.records import FINISHED, TrialResult, TrialSpec
+from transferlib.records import FINISHED, Keyed, TrialKey, TrialResult, TrialSpec
 from transferlib.runs import RunFolder
 from transferlib.spec import JobSpec
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SplitImages:
-    """Hold what is known of the images of one split, N of them, in the manifest's order."""
+    """Hold what is known of the images of one split, N of them, in the manifest's order; over folds that is all."""
 
     image_ids: tuple[str, ...]
     labels: npt.NDArray[np.int64]
@@ -45,6 +44,15 @@ class SplitImages:
         """Return which images belong together, for a metric's inference."""
         return Rows.of(len(self.labels), self.groups, strata_of(metric, self.labels))
 
+    def of_rows(self, rows: npt.NDArray[np.int64]) -> Self:
+        """Return some of the images.
+
+        Args:
+            rows: Which, [n].
+        """
+        ids = tuple(self.image_ids[row] for row in rows)
+        return type(self)(ids, self.labels[rows], self.groups[rows], self.constant[rows])
+
     def chance(self, metric: str) -> Floats:
         """Return the constant predictor's values of a metric, [N]."""
         return image_values(metric, self.labels, self.constant)
@@ -55,12 +63,36 @@ class TrialScores:
     """Hold what one trial's predictions on one split come to."""
 
     metrics: Metrics
+    scores: Scores
+    """Of each image; of none where they were not asked for."""
     values: Mapping[str, Floats]
-    """By metric of `names.METRICS`: [N], whose mean is the metric; empty where they were not asked for."""
-    predicted: npt.NDArray[np.int64]
-    """[N], predicted class; empty likewise."""
-    confidence: Floats
-    """[N], softmax probability of the predicted class; empty likewise."""
+    """By metric of `names.METRICS`: [N], whose mean is the metric; empty likewise."""
+
+    @classmethod
+    def of(cls, labels: npt.NDArray[np.int64], scores: Scores, num_classes: int, *, keeps_images: bool = True) -> Self:
+        """Compute it.
+
+        Args:
+            labels: [N], of the images.
+            scores: Of the images.
+            num_classes: K.
+            keeps_images: Whether what belongs to single images is wanted.
+        """
+        metrics = metrics_of_scores(labels, scores, num_classes)
+        if not keeps_images:
+            none, nothing = np.zeros(0, np.int64), np.zeros(0)
+            return cls(metrics, Scores(none, nothing, nothing, none), {})
+        return cls(metrics, scores, {m: values_of_scores(m, labels, scores, num_classes) for m in METRICS})
+
+    @property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """Return the predicted class of each image, [N]."""
+        return self.scores.predicted
+
+    @property
+    def confidence(self) -> Floats:
+        """Return the softmax probability of the predicted class of each image, [N]."""
+        return self.scores.confidence
 
 
 @dataclass(frozen=True)
@@ -77,8 +109,11 @@ class RunResults:
     """By trial id and split."""
     classes: tuple[str, ...]
     splits: Mapping[str, SplitImages]
-    """Of val and test."""
+    """Of val and test; where there are folds all images, each of which is in either once a seed."""
     num_train_images: int
+    """Of one trial."""
+    places: Mapping[tuple[int, int], Mapping[str, npt.NDArray[np.int64]]] = field(default_factory=dict)
+    """By seed and fold, then split: which of the images a trial has there, [n]; empty where there is one cut."""
 
     @property
     def metric(self) -> str:
@@ -89,6 +124,70 @@ class RunResults:
     def metrics(self) -> Mapping[tuple[str, str], Metrics]:
         """Return the metrics by trial id and split."""
         return {key: scores.metrics for key, scores in self.scores.items()}
+
+    @property
+    def num_folds(self) -> int:
+        """Return how many trials of a rate and seed an arm's figure comes from; 1: the images are cut once."""
+        return max(self.spec.data.split.folds or 1, 1)
+
+    @property
+    def test_per_train(self) -> float:
+        """Return how many images are tested for each one that is trained on, of one trial."""
+        num_test = len(self.splits["test"].labels) / self.num_folds
+        return num_test / max(self.num_train_images, 1)
+
+    def images_of(self, key: TrialKey, split: str) -> SplitImages:
+        """Return the images of a trial's split.
+
+        Args:
+            key: Of the trial.
+            split: val or test.
+        """
+        if not key.fold:
+            return self.splits[split]
+        return self.splits[split].of_rows(self.places[key.seed, key.fold][split])
+
+    def by_seed(self, chosen: Sequence[Keyed], split: str) -> dict[int, TrialScores]:
+        """Return one arm's scores on all images of a split by seed: of its trial, or of its folds' trials together.
+
+        A seed is left out where a fold has no chosen trial, or one that has not read the split.
+
+        Args:
+            chosen: Trials of one arm, one a seed and fold.
+            split: val or test.
+        """
+        seeds: dict[int, list[TrialKey]] = {}
+        for trial in chosen:
+            if (trial.trial_id, split) in self.scores:
+                seeds.setdefault(trial.seed, []).append(trial.key)
+        whole = {seed: keys for seed, keys in sorted(seeds.items()) if len(keys) == self.num_folds}
+        return {seed: self._joined(keys, split) for seed, keys in whole.items()}
+
+    def _joined(self, keys: Sequence[TrialKey], split: str) -> TrialScores:
+        """Return the scores of trials that have an image each once, in the images' order."""
+        found = [self.scores[key.id, split] for key in keys]
+        if self.num_folds == 1:
+            return found[0]
+        order = np.argsort(np.concatenate([self.places[key.seed, key.fold][split] for key in keys]))
+        parts = zip(*(one.scores for one in found), strict=True)
+        scores = Scores(*(np.concatenate(part)[order] for part in parts))
+        return TrialScores.of(self.splits[split].labels, scores, len(self.classes))
+
+    def by_fold(self, chosen: Sequence[Keyed], split: str, metric: str) -> dict[tuple[int, int], float]:
+        """Return one arm's mean of a metric's values by seed and fold; empty where there is one cut.
+
+        Args:
+            chosen: Trials of one arm, one a seed and fold.
+            split: val or test.
+            metric: One of `names.METRICS`.
+        """
+        if self.num_folds == 1:
+            return {}
+        return {
+            (seed, fold): float(scores.values[metric][self.places[seed, fold][split]].mean())
+            for seed, scores in self.by_seed(chosen, split).items()
+            for fold in self.spec.data.split.fold_values
+        }
 
     @property
     def num_trained(self) -> int:
@@ -166,16 +265,15 @@ def read_arm_predictions(run: RunFolder, trial_ids: Sequence[str], split: str) -
 
 
 def split_images(manifest: Manifest, images: ImageTable, split: str) -> SplitImages:
-    """Return what is known of a split's images.
+    """Return what is known of a split's images; where there are folds, of all images.
 
     Args:
         manifest: Of the run.
         images: Its used images.
         split: val or test.
     """
-    rows = images.rows(split)
-    used = manifest.table.filter(pc.equal(manifest.table["status"], "used"))
-    groups = used["group"].to_pylist()
+    rows = images.rows(split) if manifest.folds is None else np.arange(len(images), dtype=np.int64)
+    groups = manifest.groups
     components = find_components([images.sha256[row] for row in rows], [groups[row] for row in rows])
     shares = np.bincount(images.labels[images.rows("train")], minlength=len(images.classes)).astype(np.float64)
     # A class without a training image gets half of one: a loss must be finite.
@@ -198,12 +296,16 @@ def _gather(
     """Bring a run's tables together; values are kept of the trials that are wanted, None: of all."""
     manifest = Manifest.load(run.manifest)
     images = manifest.images()
+    of_trials = {(trial.seed, trial.fold): manifest.images(trial.key) for trial in trials}
     scores: dict[tuple[str, str], TrialScores] = {}
     for predictions in tables:
         source = predictions.source
-        predictions.check_complete(images, source.split)
+        if (source.key.seed, source.key.fold) not in of_trials:
+            raise DataError(f"The {source} are of no trial of this run's plan.")
+        own = of_trials[source.key.seed, source.key.fold]
+        predictions.check_complete(own, source.split)
         is_wanted = wanted is None or source.key.id in wanted
-        scores[source.key.id, source.split] = _score(predictions.in_order_of(images), keeps_values=is_wanted)
+        scores[source.key.id, source.split] = _score(predictions.in_order_of(own), keeps_images=is_wanted)
     return RunResults(
         run_id=run.run_id,
         spec=JobSpec.load(run.spec),
@@ -213,17 +315,15 @@ def _gather(
         classes=images.classes,
         splits={split: split_images(manifest, images, split) for split in ("val", "test")},
         num_train_images=len(images.rows("train")),
+        places={}
+        if manifest.folds is None
+        else {key: {split: own.rows(split) for split in ("val", "test")} for key, own in of_trials.items()},
     )
 
 
-def _score(predictions: Predictions, *, keeps_values: bool) -> TrialScores:
+def _score(predictions: Predictions, *, keeps_images: bool) -> TrialScores:
     labels, logits = predictions.labels, predictions.logits
-    metrics = compute_metrics(labels, logits)
-    if not keeps_values:
-        return TrialScores(metrics, {}, np.zeros(0, np.int64), np.zeros(0))
-    values = {metric: image_values(metric, labels, logits) for metric in METRICS}
-    scores = score_images(labels, logits)
-    return TrialScores(metrics, values, scores.predicted, scores.confidence)
+    return TrialScores.of(labels, score_images(labels, logits), logits.shape[1], keeps_images=keeps_images)
 
 
 def _read_trial_results(run: RunFolder, trials: Sequence[TrialSpec]) -> dict[str, TrialResult]:

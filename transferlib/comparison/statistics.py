@@ -15,6 +15,8 @@ arm's, c_i an image's mean over seeds. Arms and seeds saw the same images, so di
   df = V^2 / (q_a^2 / (S_a - 1) + q_b^2 / (S_b - 1) + B^2 / (N - 1)).
   Source: crossed random effects, as readers (here seeds, nested in arms) and cases (images) of diagnostic studies:
   Obuchowski and Rockette 1995; Hillis 2007. df: Satterthwaite 1946.
+* **With other training images** (only where images are cut into folds): the differences on J folds have variance s^2;
+  the mean has s^2 (1 / J + n_test / n_train), with J - 1 degrees of freedom (Nadeau and Bengio 2003).
 * **Over all pairs** p values are at least the exact sign test's of as many discordant images, and then Holm's (1979):
   one false separation or more in at most 5 % of comparisons. For all statements MSS of an arm counts for at least a
   third of the arms' mean (`variance.borrow` says how and why).
@@ -26,29 +28,33 @@ An image may stand for several rows that belong together (a group), and variance
 the one place that decides this, and the formulas above are those of single images in one stratum. No variance is below
 that of one right image for each arm, so no interval has width zero.
 
-All of it is "on these training images": one split cannot show what other training images would have done. What is
+All but the reading of folds is "on these training images": one split cannot show what others would have done. What is
 promised is simulated: `benchmarks/verdict_error_rates.py`, with a fast version among the tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from transferlib.comparison.variance import Estimate, Rows, Spread, borrow, these_models, trained_again
+from transferlib.comparison.variance import Estimate, Rows, Spread, borrow, other_images, these_models, trained_again
 
 if TYPE_CHECKING:
-    from transferlib.comparison.variance import Floats
+    import numpy.typing as npt
+
+    from transferlib.comparison.variance import Cell, Floats
 
 ALPHA = 0.05
 """Error rate over all pairs; single intervals are at 1 - ALPHA."""
 MIN_SEEDS = 3
 """Seeds an arm needs before anything is said of training again: two leave one degree of freedom."""
+MIN_CELLS = 3
+"""Folds that a spread over folds takes: as many as one seed has at least."""
 TINY = 1e-9
 """Least mean log-loss, nat, that has a logarithm."""
 
@@ -60,10 +66,12 @@ class ArmTable:
     Attributes:
         arm: Its name.
         values: float64 [S, N], a row a seed, images in the same order for all arms.
+        by_fold: Mean of the values by seed and fold; empty where images are cut once.
     """
 
     arm: str
     values: Floats
+    by_fold: Mapping[Cell, float] = field(default_factory=dict)
 
 
 def holm(p: Floats) -> Floats:
@@ -113,10 +121,12 @@ class PairStatement:
     these_models: Inference
     if_trained_again: Inference | None
     """None where either arm has fewer than three seeds."""
+    with_other_images: Inference | None = None
+    """None where images are cut once."""
 
     def swapped(self) -> PairStatement:
         """Return the same of b minus a."""
-        anew = self.if_trained_again
+        anew, others = self.if_trained_again, self.with_other_images
         return PairStatement(
             self.b,
             self.a,
@@ -124,6 +134,7 @@ class PairStatement:
             self.num_discordant,
             self.these_models.negated(),
             None if anew is None else anew.negated(),
+            None if others is None else others.negated(),
         )
 
     @property
@@ -163,7 +174,13 @@ class Judgement:
 
 
 def judge(
-    tables: Sequence[ArmTable], rows: Rows, chance: Floats, *, lower_is_better: bool = False, is_share: bool = True
+    tables: Sequence[ArmTable],
+    rows: Rows,
+    chance: Floats,
+    *,
+    lower_is_better: bool = False,
+    is_share: bool = True,
+    test_per_train: float = 0.0,
 ) -> Judgement:
     """Make every statement about these arms.
 
@@ -173,6 +190,7 @@ def judge(
         chance: float64 [N], values of the constant predictor.
         lower_is_better: For log-loss.
         is_share: The metric lies between 0 and 1; else it is a loss, from 0 up.
+        test_per_train: Images a fold is tested on for each one it is trained on.
     """
     own = [Spread.of(table.values, rows) for table in tables]
     spreads, constant = borrow(own, MIN_SEEDS), Spread.of(chance[None, :], rows)
@@ -198,7 +216,7 @@ def judge(
         )
         arms.append(statement)
     of_chance = Interval(float(constant.mean), *file_interval(chance, rows, is_share=is_share))
-    return Judgement(tuple(arms), _state_pairs(tables, spreads, rows), of_chance)
+    return Judgement(tuple(arms), _state_pairs(tables, spreads, rows, test_per_train), of_chance)
 
 
 def at_worst(
@@ -284,15 +302,16 @@ def _best_reading(a: Spread, b: Spread | None = None) -> Estimate:
     return trained_again(a, b) if a.num_seeds >= MIN_SEEDS else these_models(a, b)
 
 
-def _state_pairs(tables: Sequence[ArmTable], spreads: Sequence[Spread], rows: Rows) -> tuple[PairStatement, ...]:
+def _state_pairs(
+    tables: Sequence[ArmTable], spreads: Sequence[Spread], rows: Rows, test_per_train: float
+) -> tuple[PairStatement, ...]:
     pairs = list(combinations(range(len(tables)), 2))
     fixed = [these_models(spreads[i], spreads[j]) for i, j in pairs]
     anew = [trained_again(spreads[i], spreads[j]) if _is_known(spreads[i], spreads[j]) else None for i, j in pairs]
-    # A pair that cannot be read counts in the family all the same: with p = 1 it comes last.
-    discordant = [_num_discordant(tables[i].values, tables[j].values, rows) for i, j in pairs]
-    least = [sign_bound(number) for number in discordant]
-    p_fixed = holm(np.array([max(found.p, p) for found, p in zip(fixed, least, strict=True)]))
-    p_anew = holm(np.array([1.0 if found is None else max(found.p, p) for found, p in zip(anew, least, strict=True)]))
+    others = [_with_other_images(tables, spreads, pair, test_per_train) for pair in pairs]
+    discordant = [int(num_discordant(tables[i].values, tables[j].values, rows)) for i, j in pairs]
+    least = [float(sign_bound(number)) for number in discordant]
+    p_fixed, p_anew, p_others = (_over_all(readings, least) for readings in (fixed, anew, others))
     return tuple(
         PairStatement(
             a=tables[i].arm,
@@ -301,26 +320,54 @@ def _state_pairs(tables: Sequence[ArmTable], spreads: Sequence[Spread], rows: Ro
             num_discordant=discordant[number],
             these_models=_inference(fixed[number], p_fixed[number]),
             if_trained_again=None if (found := anew[number]) is None else _inference(found, p_anew[number]),
+            with_other_images=None if (found := others[number]) is None else _inference(found, p_others[number]),
         )
         for number, (i, j) in enumerate(pairs)
     )
 
 
-def sign_bound(num_discordant: int) -> float:
+def _over_all(readings: Sequence[Estimate | None], least: Sequence[float]) -> Floats:
+    """Return p values over all pairs, none below the least one; a pair that cannot be read counts too: it comes last.
+
+    Args:
+        readings: Of the pairs.
+        least: Smallest p value that each can have.
+    """
+    return holm(np.array([1.0 if one is None else max(one.p, p) for one, p in zip(readings, least, strict=True)]))
+
+
+def _with_other_images(
+    tables: Sequence[ArmTable], spreads: Sequence[Spread], pair: tuple[int, int], test_per_train: float
+) -> Estimate | None:
+    a, b = (tables[index].by_fold for index in pair)
+    if len(a.keys() & b.keys()) < MIN_CELLS:
+        return None
+    return other_images(a, b, test_per_train, float(sum(spreads[index].floor for index in pair)))
+
+
+def sign_bound(number: npt.ArrayLike) -> Floats:
     """Return the smallest two-sided p value that so many discordant images can give: all of them on one side.
 
     No p value is below it: a t test on a handful of images that differ would be. Source: the exact sign test.
     """
-    return float(min(1.0, 2.0 ** (1 - num_discordant)))
+    bound: Floats = np.minimum(1.0, 2.0 ** (1.0 - np.asarray(number)))
+    return bound
 
 
 def _is_known(*spreads: Spread) -> bool:
     return min(spread.num_seeds for spread in spreads) >= MIN_SEEDS
 
 
-def _num_discordant(a: Floats, b: Floats, rows: Rows) -> int:
-    gaps = rows.sum_by_group(a.mean(axis=0) - b.mean(axis=0))
-    return int(np.count_nonzero(~np.isclose(gaps, 0, atol=1e-9)))
+def num_discordant(a: Floats, b: Floats, rows: Rows) -> npt.NDArray[np.int64]:
+    """Return how many groups of images (single ones are groups of one) have mean values over seeds that differ, [...].
+
+    Args:
+        a: Values of one arm, [..., S, N].
+        b: Of the other; seeds may be fewer or more.
+        rows: Which images belong together.
+    """
+    gaps = rows.sum_by_group(a.mean(axis=-2) - b.mean(axis=-2))
+    return np.asarray(np.count_nonzero(~np.isclose(gaps, 0, atol=1e-9), axis=-1))
 
 
 def seed_std(spread: Spread) -> float | None:

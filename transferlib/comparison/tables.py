@@ -31,8 +31,8 @@ def to_csv(arms: Sequence[ArmResult]) -> str:
     for arm in arms:
         figures = [arm.figure(*key) for key in metrics]
         values = [None if figure is None else getattr(figure, part) for figure in figures for part in PARTS]
-        rates = " ".join(f"{trial.seed}:{trial.lr!r}" for trial in arm.chosen)
-        named = (arm.arm, arm.architecture, arm.strategy, len(arm.chosen))
+        rates = " ".join(f"{seed}:{lr!r}" for seed, lr in arm.rates.items())
+        named = (arm.arm, arm.architecture, arm.strategy, len({trial.seed for trial in arm.chosen}))
         taken = (*(getattr(arm, name) for name in cost), arm.num_done, arm.num_failed)
         writer.writerow([*named, *values, rates, *taken])
     return text.getvalue()
@@ -83,16 +83,17 @@ def model_lines(comparison: Comparison) -> list[str]:
     value = f"{name} {trial.val:.3f} on validation"
     if model.test is not None:
         value += f", {model.test.value:.3f} ({model.test.low:.3f} to {model.test.high:.3f}) on test"
-    lines = [f"Model: {trial.arm}, seed {trial.seed}: {value}."]
+    lines = [f"Model: {trial.arm}, {trial.key.training}: {value}."]
     if judged is not None:
         majority = comparison.classes[int(images.constant[0].argmax())]
         lines.append(
             f"Chance ({answering(comparison.metric, majority)}): {name} {judged.chance.value:.3f} "
             f"({judged.chance.low:.3f} to {judged.chance.high:.3f})."
         )
+        folds = f", {comparison.num_folds} folds" if comparison.num_folds > 1 else ""
         lines.append(
             f"{len(images.labels):,} {'test' if comparison.is_final else 'validation'} images, "
-            f"{len(comparison.seeds)} {'seed' if len(comparison.seeds) == 1 else 'seeds'}."
+            f"{len(comparison.seeds)} {'seed' if len(comparison.seeds) == 1 else 'seeds'}{folds}."
         )
     return lines
 

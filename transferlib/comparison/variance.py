@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
+    Cell = tuple[int, int]
+    """A seed and a fold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,6 +240,26 @@ def trained_again(a: Spread, b: Spread | None = None) -> Estimate:
     # Where seeds agree by chance as well, one right image an arm remains.
     images = np.maximum(images, sum(arm.floor for arm in arms) - sum(seeds))
     return satterthwaite(fixed.value, [(images, a.df), *zip(seeds, (arm.num_seeds - 1 for arm in arms), strict=True)])
+
+
+def other_images(a: Mapping[Cell, float], b: Mapping[Cell, float], test_per_train: float, least: float) -> Estimate:
+    """Estimate a - b over other training and test images, from the differences d_j on J folds of all seeds.
+
+    Their variance s^2 counts for (1 / J + n_test / n_train): training sets of two folds have most images in common, so
+    J of them tell less than J that do not. J - 1 degrees of freedom.
+
+    Args:
+        a: Mean of the metric's values by seed and fold; folds that the other lacks do not count.
+        b: Of the other arm.
+        test_per_train: Images a fold is tested on for each one it is trained on.
+        least: Least variance.
+
+    Source: Nadeau and Bengio 2003, Inference for the Generalization Error, section 4; over repeated cuts: Bouckaert and
+    Frank 2004, Evaluating the Replicability of Significance Tests for Comparing Learning Algorithms.
+    """
+    gaps = np.array([a[cell] - b[cell] for cell in a if cell in b])
+    variance = max(float(gaps.var(ddof=1)) * (1 / len(gaps) + test_per_train), least)
+    return Estimate(*(np.asarray(value, np.float64) for value in (gaps.mean(), variance, len(gaps) - 1)))
 
 
 def satterthwaite(value: Floats, parts: Sequence[tuple[Floats, Floats | float]]) -> Estimate:

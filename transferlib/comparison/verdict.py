@@ -5,6 +5,7 @@ Absence of evidence is called open, never a tie; what an arm costs is counted in
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -58,6 +59,10 @@ class Evidence:
     """Of the arms that have a result; None without any."""
     needs: Mapping[frozenset[str], Needs]
     """By pair of arms: what would separate them."""
+    num_groups: int | None = None
+    """Of images that belong together; None: no two do."""
+    num_folds: int = 1
+    """1: the images are cut once."""
 
     @property
     def is_loss(self) -> bool:
@@ -96,9 +101,8 @@ def give_verdict(
     best = next((arm for arm in known if arm.has_learnt), None)
     if best is None or len(known) < 2:
         pairs = [_oriented(judged, learnt[0].arm, other.arm) for other in ordered if other is not learnt[0]]
-        return verdict(
-            "few_seeds", words.these_models(pairs), words.few_seeds(few), *about_unlearnt, best=learnt[0].arm
-        )
+        said = [words.these_models(pairs), words.few_seeds(few), *words.with_other_images(pairs)]
+        return verdict("few_seeds", *said, *about_unlearnt, best=learnt[0].arm)
     pairs = [_oriented(judged, best.arm, other.arm) for other in known if other is not best]
     cost = {arm.arm: arm.train_flops for arm in arms}
     enough = _cheapest_good_enough(known, cost, best.arm, evidence.margin)
@@ -106,6 +110,7 @@ def give_verdict(
     return verdict(
         "good_enough" if open_pairs and enough else "open" if open_pairs else "separated",
         words.separation(best, pairs),
+        *words.with_other_images(pairs),
         *words.about_cost(enough, best, known, pairs, cost),
         *[words.needs(pair) for pair in open_pairs[:1]],
         *about_unlearnt,
@@ -190,6 +195,23 @@ class _Words:
             return f"{told}, {again}."
         return f"{told}, {again}; it is not told apart from the rest: {self._leads(together)}."
 
+    def with_other_images(self, pairs: Sequence[PairStatement]) -> list[str]:
+        """Say which differences would be there with other training images too, where folds show it."""
+        found: dict[str, list[str]] = {}
+        for pair in pairs:
+            better = pair.swapped() if self._is_loss else pair
+            if (reading := better.with_other_images) is None:
+                continue
+            lead = (reading.low + reading.high) / 2
+            verb = "is not told apart from"
+            if reading.p_holm < ALPHA:
+                verb = "is better than" if lead > 0 else "is worse than"
+            text = f"{pair.b}, leading by {self._amount(lead)} ({self._limits(reading.low, reading.high)})"
+            found.setdefault(verb, []).append(text)
+        told = "; it ".join(f"{verb} {_listed(others)}" for verb, others in found.items())
+        folds = self._evidence.num_folds
+        return [f"With other training images of this kind (from {folds} folds), {pairs[0].a} {told}."] if told else []
+
     def these_models(self, pairs: Sequence[PairStatement]) -> str:
         told = []
         for pair in pairs:
@@ -259,6 +281,9 @@ class _Words:
                 "would tell them apart."
             )
         images = "no number of images" if found.images is None else f"about {_rounded(found.images):,} images in test"
+        if found.images is not None and evidence.num_groups is not None:
+            num_groups = round(found.images * evidence.num_groups / evidence.num_images)
+            images += f" (in about {_rounded(num_groups):,} groups)"
         seeds = "no number of seeds" if found.seeds is None else f"about {found.seeds} seeds"
         return f"To tell {pair.a} and {pair.b} apart, if the difference is what it looks like: {seeds}, or {images}."
 
@@ -287,7 +312,11 @@ class _Words:
 
 
 def about_losses(
-    arms: Sequence[ArmResult], failed: Sequence[FailedTrial], num_trials: int, num_unfinished: int
+    arms: Sequence[ArmResult],
+    failed: Sequence[FailedTrial],
+    num_trials: int,
+    num_unfinished: int,
+    num_folds: int = 1,
 ) -> list[str]:
     """Return a sentence for each thing that is missing from the figures.
 
@@ -296,6 +325,7 @@ def about_losses(
         failed: Trials without a result.
         num_trials: All that were planned.
         num_unfinished: Trials that have not ended.
+        num_folds: Trials a seed and rate; 1: the images are cut once.
     """
     sentences = []
     if failed:
@@ -305,8 +335,10 @@ def about_losses(
     for arm in arms:
         if not arm.chosen and arm.num_failed and not num_unfinished:
             sentences.append(f"{arm.arm} has no result: all its trials failed.")
-        elif arm.chosen and len(arm.chosen) < len(seeds) and not num_unfinished:
-            sentences.append(f"{arm.arm} is over {len(arm.chosen)} of {len(seeds)} seeds only.")
+        elif arm.chosen and len(arm.chosen) < len(seeds) * num_folds and not num_unfinished:
+            folds_of = Counter(trial.seed for trial in arm.chosen)
+            num_whole = sum(number == num_folds for number in folds_of.values())
+            sentences.append(f"{arm.arm} is over {num_whole} of {len(seeds)} seeds only.")
     return sentences
 
 

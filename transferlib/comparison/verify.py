@@ -62,7 +62,7 @@ def verify_run(run: RunFolder, check_report: CheckReport | None = None) -> Verif
     if manifest is None:
         return verification
     _check_records(run, verification)
-    _check_predictions(run, manifest.images(), verification)
+    _check_predictions(run, manifest, verification)
     try:
         found, choice = _read_with_choice(run, verification)
         notes = reading_notes(run)
@@ -158,18 +158,18 @@ def _check_records(run: RunFolder, verification: Verification) -> None:
             verification.add(name, f"is of {result.trial_id} at rate {result.lr}, should be at {trial.lr}")
 
 
-def _check_predictions(run: RunFolder, images: ImageTable, verification: Verification) -> None:
+def _check_predictions(run: RunFolder, manifest: Manifest, verification: Verification) -> None:
     """Hold each table against the manifest, and against what its trial wrote itself where that is still there."""
     name = run.predictions.name
-    expected = {split: [images.image_ids[row] for row in images.rows(split)] for split in ("val", "test")}
     try:
         planned = {trial.trial_id for trial in planned_trials(run)}
         for predictions in read_predictions(run.predictions):
             source = predictions.source
-            if source.run != run.run_id or source.key.id not in planned or source.split not in expected:
+            if source.run != run.run_id or source.key.id not in planned or source.split not in ("val", "test"):
                 verification.add(name, f"is of run {source.run}, and not of this run's plan", str(source))
                 continue
-            problem = _problem_of(predictions, images, expected[source.split])
+            images = manifest.images(source.key)
+            problem = _problem_of(predictions, images, [images.image_ids[row] for row in images.rows(source.split)])
             verification.num_figures += predictions.logits.size
             if problem:
                 verification.add(name, problem, str(source))

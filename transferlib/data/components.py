@@ -29,6 +29,21 @@ class Components:
     names: list[str]
     """[C], for messages: its groups, or its content."""
 
+    def images_by_class(self, codes: npt.NDArray[np.int64], num_classes: int) -> list[dict[int, int]]:
+        """Return how many images of which classes each component has, C dicts by class index.
+
+        Args:
+            codes: [N], class index.
+            num_classes: K.
+        """
+        found: list[dict[int, int]] = [{} for _ in self.keys]
+        number = max(num_classes, 1)
+        pairs, counts = np.unique(self.of_row * number + codes, return_counts=True)
+        for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+            component, code = divmod(pair, number)
+            found[component][code] = count
+        return found
+
 
 def find_components(sha256: Sequence[str], groups: Sequence[str | None]) -> Components:
     """Join images by group and content, over any number of links.
@@ -87,13 +102,7 @@ class ToCut:
 
     def images_by_class(self) -> list[dict[int, int]]:
         """Return how many images of which classes each component has, C dicts by class index."""
-        found: list[dict[int, int]] = [{} for _ in self.components.keys]
-        number = max(len(self.classes), 1)
-        pairs, counts = np.unique(self.components.of_row * number + self.codes, return_counts=True)
-        for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
-            component, code = divmod(pair, number)
-            found[component][code] = count
-        return found
+        return self.components.images_by_class(self.codes, len(self.classes))
 
     def tied_up(self, code: int, part: int) -> str:
         """Return the sentence for a class that no move can give an image in a part."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -105,6 +105,41 @@ class Listing:
         if problems:
             raise DataError("\n".join([*problems, "Add images to these classes, or leave them out."]))
 
+    def check_folds(self, num_folds: int) -> None:
+        """Refuse, before any file is read, what cannot be cut into folds.
+
+        Args:
+            num_folds: K.
+
+        Raises:
+            DataError: Sets to hold out are given, or a class has fewer images than folds.
+        """
+        counts = self.count_by_split_and_class()
+        if not counts.keys() <= {""} and not counts.keys() <= {"train"}:
+            given = _and(split or "none" for split in counts)
+            raise DataError(
+                f"--folds {num_folds} cuts all images anew, but {self.root} says which are held out (splits: {given}). "
+                "Leave --folds out, or give the images without their splits."
+            )
+        problems = [
+            f"Class {label!r} has {sum(of.get(label, 0) for of in counts.values())} images, fewer than --folds "
+            f"{num_folds}."
+            for label in self.classes
+            if sum(of.get(label, 0) for of in counts.values()) < num_folds
+        ]
+        if problems:
+            raise DataError("\n".join([*problems, "Use fewer folds, add images to these classes, or leave them out."]))
+
+    def planned_fold_counts(self, num_folds: int) -> dict[str, int]:
+        """Return how many images each split will have in the first fold; in others a class may differ by one image.
+
+        Args:
+            num_folds: K.
+        """
+        sizes = Counter(entry.label for entry in self.entries)
+        test, val, *train = map(sum, fold_counts([sizes[label] for label in self.classes], num_folds))
+        return {"train": sum(train), "val": val, "test": test}
+
     def planned_counts(self, val: float, test: float) -> dict[str, int]:
         """Return how many images each split will have: `planned_counts_by_class`, summed over the classes.
 
@@ -160,6 +195,22 @@ def part_counts(number: int, shares: Mapping[str, float], needed: Collection[str
     while sum(counts.values()) < number:
         counts[max(shares, key=lambda part: shares[part] / (2 * counts[part] + 1))] += 1
     return counts
+
+
+def fold_counts(class_sizes: Sequence[int], num_folds: int) -> list[list[int]]:
+    """Return how many images each part gets of each class, [K][classes]: equal to within one, by class and in all.
+
+    Args:
+        class_sizes: Images of each class.
+        num_folds: K.
+    """
+    parts: list[list[int]] = [[] for _ in range(num_folds)]
+    for number in class_sizes:
+        each, left = divmod(number, num_folds)
+        smallest = sorted(range(num_folds), key=lambda part: sum(parts[part]))[:left]
+        for part, counts in enumerate(parts):
+            counts.append(each + (part in smallest))
+    return parts
 
 
 def _and(names: Iterable[str]) -> str:

@@ -7,23 +7,27 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from transferlib.data.components import OUT
+from transferlib.data.components import OUT, find_components
 from transferlib.data.facts import ImageFacts
+from transferlib.data.folds import Folds
 from transferlib.data.health import check_classes, check_strict, summarise
 from transferlib.data.images import ImageTable, image_keys
 from transferlib.data.listing import Entry, Listing, SkippedFile, SplitRoles, split_roles
-from transferlib.data.splits import Assignment, Candidates, Cut, assign_splits
+from transferlib.data.splits import Assignment, Candidates, Cut, assign_folds, assign_splits
 from transferlib.errors import DataError
 from transferlib.names import SPLITS
+from transferlib.records import TrialKey
 from transferlib.runs import write_atomic
 from transferlib.spec import DataSpec
 
@@ -64,6 +68,8 @@ class Manifest:
     """Files that somebody may have meant as an image and that are none."""
     cut: Cut = "rank"
     """How what had no split was cut; a run keeps the cut it began with."""
+    folds: Folds | None = None
+    """None: the splits of the table are those of every trial; else they are those of seed 0 in fold 1."""
 
     @classmethod
     def build(cls, listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec, *, cut: Cut = "rank") -> Manifest:
@@ -88,19 +94,52 @@ class Manifest:
         if spec.on_bad_image == "fail":
             check_strict(listing.root, bad)
         check_classes(listing.classes, [e.label for e, f in zip(listing.entries, facts, strict=True) if f.is_good], bad)
-        roles = split_roles({entry.split or "" for entry in listing.entries})
+        roles, folds = split_roles({entry.split or "" for entry in listing.entries}), _folds(spec)
+        note = roles.note
+        if folds is not None:
+            listing.check_folds(folds.num)
+            note = (
+                f"Cut into {folds.num} folds, anew for each seed: every image is tested once a seed. The counts are of "
+                "one fold."
+            )
         rows = sorted(_rows(listing, facts, spec, cut), key=lambda row: str(row["image_id"]))
         return cls(
             table=pa.Table.from_pylist(rows, COLUMNS),
             classes=listing.classes,
-            notes=(*listing.notes, *([roles.note] if roles.note else [])),
+            notes=(*listing.notes, *([note] if note else [])),
             root=listing.root,
             num_bad=len(bad),
             cut=cut,
+            folds=folds,
         )
 
-    def images(self) -> ImageTable:
-        """Return the used images as columns; a *row* everywhere else is an index into them."""
+    def images(self, key: TrialKey | None = None) -> ImageTable:
+        """Return the used images as columns; a *row* everywhere else is an index into them.
+
+        Args:
+            key: Of the trial whose splits are wanted, where there are folds; None: the splits of the table.
+        """
+        images = self._images
+        if self.folds is None or key is None:
+            return images
+        if key.seed not in self._parts:
+            components = find_components(images.sha256, self.groups)
+            self._parts[key.seed] = self.folds.parts(components, images.labels, images.classes, key.seed)
+        return replace(images, splits=self.folds.splits(self._parts[key.seed], key.fold))
+
+    @cached_property
+    def groups(self) -> list[str | None]:
+        """Return the group of each used image, in their order."""
+        used = self.table.filter(pc.equal(self.table["status"], "used"))
+        groups: list[str | None] = used["group"].to_pylist()
+        return groups
+
+    @cached_property
+    def _parts(self) -> dict[int, npt.NDArray[np.int8]]:
+        return {}
+
+    @cached_property
+    def _images(self) -> ImageTable:
         used = self.table.filter(pc.equal(self.table["status"], "used"))
         image_ids = tuple(used["image_id"].to_pylist())
         code_of = {label: code for code, label in enumerate(self.classes)}
@@ -138,6 +177,7 @@ class Manifest:
             "root": self.root,
             "num_bad": str(self.num_bad),
             "cut": self.cut,
+            **({} if self.folds is None else {"folds": json.dumps(self.folds._asdict())}),
         }
         buffer = io.BytesIO()
         pq.write_table(self.table.replace_schema_metadata(metadata), buffer)
@@ -167,6 +207,7 @@ class Manifest:
             root=metadata["root"],
             num_bad=int(metadata["num_bad"]),
             cut="rank" if metadata.get("cut") == "rank" else "threshold",  # older files do not say: there was one way
+            folds=Folds(**json.loads(metadata["folds"])) if "folds" in metadata else None,
         )
 
 
@@ -212,4 +253,10 @@ def _assign(
         given=[entry.split for entry, _ in good],
     )
     how = spec.split
+    if (folds := _folds(spec)) is not None:
+        return assign_folds(candidates, folds, classes=classes)
     return assign_splits(candidates, roles, classes=classes, val=how.val, test=how.test, seed=how.seed, cut=cut)
+
+
+def _folds(spec: DataSpec) -> Folds | None:
+    return None if spec.split.folds is None else Folds(spec.split.folds, spec.split.seed)

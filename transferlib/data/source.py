@@ -63,7 +63,8 @@ class OpenSource:
 
     def __init__(self, source: PixelSource) -> None:
         self._source = source
-        self.images: ImageTable = Manifest.load(Path(source.manifest)).images()
+        self.manifest = Manifest.load(Path(source.manifest))
+        self.images: ImageTable = self.manifest.images()
 
     @cached_property
     def _cache(self) -> DecodedCache | None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transferlib.data.components import OUT, TEST, TRAIN, VAL, Components, ToCut, find_components
+from transferlib.data.folds import Folds
 from transferlib.data.listing import SplitRoles
 from transferlib.data.rank_cut import RankCut
 from transferlib.data.threshold_cut import ThresholdCut
@@ -78,17 +79,12 @@ def assign_splits(
     number = len(candidates.image_ids)
     given = [roles.renamed.get(split, split) if split else None for split in candidates.given]
     places = np.array([OUT if split is None else SPLITS.index(split) for split in given], dtype=np.int8).reshape(number)
-    statuses, reasons = ["used"] * number, [""] * number
-    _put_out_conflicts(candidates, statuses, reasons)
-    _put_out_duplicates(candidates, places, statuses, reasons)
-    used = [row for row, status in enumerate(statuses) if status == "used"]
+    statuses, reasons, used = _put_out(candidates, places)
     is_used = np.isin(np.arange(number), used)
     places = np.where(is_used, places, OUT).astype(np.int8)
 
-    components = find_components([candidates.sha256[row] for row in used], [candidates.groups[row] for row in used])
+    components, codes = _components_of(candidates, used, classes)
     fixed, problems = _fixed_parts(components, places[used], {OUT, TRAIN} if roles.cut_from_train else {OUT})
-    code_of = {label: code for code, label in enumerate(classes)}
-    codes = np.array([code_of[candidates.labels[row]] for row in used], dtype=np.int64)
     shares = {SPLITS.index(part): share for part, share in roles.shares(val, test).items()}
     needed, too_few = _needed_parts(components, codes, classes, fixed, shares)
     to_cut = ToCut(components, codes, classes, fixed, shares, needed, seed)
@@ -97,6 +93,42 @@ def assign_splits(
     if problems := [*problems, *too_few, *cutter.problems]:
         raise DataError("\n".join(problems))
     return Assignment(places, statuses, reasons)
+
+
+def assign_folds(candidates: Candidates, folds: Folds, *, classes: Sequence[str]) -> Assignment:
+    """Assign each image its split in the first fold of the first cut, or put it out; whatever split was given.
+
+    Args:
+        candidates: In any order; the result does not depend on it.
+        folds: How images are cut.
+        classes: All class names.
+
+    Raises:
+        DataError: Classes that cannot have images in every part: all of them.
+    """
+    places = np.full(len(candidates.image_ids), OUT, dtype=np.int8)
+    statuses, reasons, used = _put_out(candidates, places)
+    components, codes = _components_of(candidates, used, classes)
+    places[used] = folds.splits(folds.parts(components, codes, classes, repeat=0), fold=1)
+    return Assignment(places, statuses, reasons)
+
+
+def _components_of(
+    candidates: Candidates, used: Sequence[int], classes: Sequence[str]
+) -> tuple[Components, npt.NDArray[np.int64]]:
+    """Return what belongs together of the images that are used, and their class indices."""
+    components = find_components([candidates.sha256[row] for row in used], [candidates.groups[row] for row in used])
+    code_of = {label: code for code, label in enumerate(classes)}
+    return components, np.array([code_of[candidates.labels[row]] for row in used], dtype=np.int64)
+
+
+def _put_out(candidates: Candidates, places: npt.NDArray[np.int8]) -> tuple[list[str], list[str], list[int]]:
+    """Return each image's status and reason, and the rows that are used."""
+    number = len(candidates.image_ids)
+    statuses, reasons = ["used"] * number, [""] * number
+    _put_out_conflicts(candidates, statuses, reasons)
+    _put_out_duplicates(candidates, places, statuses, reasons)
+    return statuses, reasons, [row for row, status in enumerate(statuses) if status == "used"]
 
 
 def _put_out_conflicts(candidates: Candidates, statuses: list[str], reasons: list[str]) -> None:

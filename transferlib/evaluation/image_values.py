@@ -36,15 +36,31 @@ def image_values(
 
     Source: Hampel 1974, The Influence Curve and Its Role in Robust Estimation.
     """
+    return values_of_scores(metric, labels, score_images(labels, logits), logits.shape[1])
+
+
+def values_of_scores(
+    metric: str, labels: npt.NDArray[np.int64], scores: Scores, num_classes: int
+) -> npt.NDArray[np.float64]:
+    """Return `image_values` from what `score_images` keeps of each image.
+
+    Args:
+        metric: One of `names.METRICS`.
+        labels: int64 [N], 0 to K - 1, N > 0.
+        scores: Of the N images.
+        num_classes: K.
+
+    Raises:
+        ValueError: No images, or a metric that is not one of `names.METRICS`.
+    """
     if metric not in METRICS:
         raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
     if not len(labels):
         raise ValueError("metrics of no images are not defined")
-    scores = score_images(labels, logits)
     if metric == "log_loss":
         return scores.label_loss
     if metric == "macro_f1":
-        return _f1_values(labels, scores, logits.shape[1])
+        return _f1_values(labels, scores, num_classes)
     is_right: npt.NDArray[np.float64] = (scores.label_rank == 0).astype(np.float64)
     return is_right if metric == "accuracy" else is_right * _class_weights(labels)
 

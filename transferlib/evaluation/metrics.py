@@ -138,8 +138,18 @@ def compute_metrics(labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float3
     """
     if not len(labels):
         raise ValueError("metrics of no images are not defined")
-    scores = score_images(labels, logits)
-    num_images, num_classes = logits.shape
+    return metrics_of_scores(labels, score_images(labels, logits), logits.shape[1])
+
+
+def metrics_of_scores(labels: npt.NDArray[np.int64], scores: Scores, num_classes: int) -> Metrics:
+    """Compute every metric from what `score_images` keeps of each image.
+
+    Args:
+        labels: int64 [N], 0 to K - 1, N > 0.
+        scores: Of the N images.
+        num_classes: K.
+    """
+    num_images = len(labels)
     pairs = labels * num_classes + scores.predicted
     confusion = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
     right, of_label, of_predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)

@@ -37,7 +37,9 @@ SCHEMA = pa.schema(
         ("logits", pa.list_(pa.float32())),
     ]
 )
-"""The columns of `predictions.parquet`, in order; `classes` (a JSON list, by label index) is in the file's metadata."""
+"""The columns of `predictions.parquet`, in order; `classes` (a JSON list, by label index) is in the file's metadata.
+Where images are cut into folds, `fold` stands after `seed`."""
+WITH_FOLD = SCHEMA.insert(3, pa.field("fold", pa.int64()))
 
 
 class Source(NamedTuple):
@@ -48,7 +50,7 @@ class Source(NamedTuple):
     split: str
 
     def __str__(self) -> str:
-        return f"{self.split} predictions of {self.key.arm}, seed {self.key.seed}, candidate {self.key.candidate}"
+        return f"{self.split} predictions of {self.key.arm}, {self.key.training}, candidate {self.key.candidate}"
 
 
 @dataclass(frozen=True)
@@ -119,18 +121,19 @@ class Predictions:
         return len(self.image_ids)
 
     def to_table(self) -> pa.Table:
-        """Return the table of `SCHEMA`, classes in its metadata."""
+        """Return the table of `SCHEMA` (with the fold where there is one), classes in its metadata."""
         rows, num_classes = self.logits.shape
         offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * num_classes)
         run, key, split = self.source
-        constant = [pa.repeat(pa.scalar(value), rows) for value in (run, key.arm, key.seed, key.candidate, split)]
+        of_trial = (key.arm, key.seed, *((key.fold,) if key.fold else ()), key.candidate)
+        constant = [pa.repeat(pa.scalar(value), rows) for value in (run, *of_trial, split)]
         columns = [
             *constant,
             pa.array(self.image_ids, pa.string()),
             pa.array(self.labels),
             pa.ListArray.from_arrays(offsets, pa.array(self.logits.ravel())),
         ]
-        return pa.Table.from_arrays(columns, schema=schema_with(self.classes))
+        return pa.Table.from_arrays(columns, schema=schema_with(self.classes, has_fold=bool(key.fold)))
 
     def save(self, path: Path) -> None:
         """Write the table as parquet, by rename."""
@@ -153,7 +156,8 @@ class Predictions:
 
     @classmethod
     def _from_table(cls, table: pa.Table, path: Path) -> Self:
-        keys = [column.unique().to_pylist() for column in table.columns[:5]]
+        names = table.schema.names[: table.schema.get_field_index("image_id")]
+        keys = [table[name].unique().to_pylist() for name in names]
         classes = tuple(json.loads(table.schema.metadata[CLASSES_KEY]))
         if any(len(values) != 1 for values in keys):
             raise DataError(f"{path}: one row group holds rows of several trials or splits: {keys}.")
@@ -163,11 +167,11 @@ class Predictions:
         flat = lists.flatten().to_numpy()
         if lists.null_count or flat.size != table.num_rows * len(classes):
             raise DataError(f"{path}: logits are not {len(classes)} values an image.")
-        run, arm, seed, candidate, split = (values[0] for values in keys)
+        of = {name: values[0] for name, values in zip(names, keys, strict=True)}
         return cls.from_arrays(
-            run=run,
-            key=TrialKey.of_arm(arm, seed, candidate),
-            split=split,
+            run=of["run"],
+            key=TrialKey.of_arm(of["arm"], of["seed"], of["candidate"], of.get("fold", 0)),
+            split=of["split"],
             image_ids=table["image_id"].to_pylist(),
             labels=table["label"].to_numpy(),
             logits=flat.reshape(table.num_rows, len(classes)),
@@ -211,9 +215,9 @@ class Predictions:
             )
 
 
-def schema_with(classes: Sequence[str]) -> pa.Schema:
-    """Return `SCHEMA` with the class names in its metadata."""
-    return SCHEMA.with_metadata({CLASSES_KEY: json.dumps(list(classes)).encode()})
+def schema_with(classes: Sequence[str], *, has_fold: bool = False) -> pa.Schema:
+    """Return `SCHEMA` with the class names in its metadata, and with a fold where there are folds."""
+    return (WITH_FOLD if has_fold else SCHEMA).with_metadata({CLASSES_KEY: json.dumps(list(classes)).encode()})
 
 
 def read_predictions(path: Path) -> Iterator[Predictions]:
@@ -234,7 +238,7 @@ def read_predictions(path: Path) -> Iterator[Predictions]:
         raise DataError(f"{path} is missing, so its metrics cannot be computed.") from None
     with file:
         schema = file.schema_arrow
-        if not schema.equals(SCHEMA) or CLASSES_KEY not in (schema.metadata or {}):
+        if not (schema.equals(SCHEMA) or schema.equals(WITH_FOLD)) or CLASSES_KEY not in (schema.metadata or {}):
             raise DataError(f"{path} is not a predictions table: its columns are {schema.names}.")
         seen: set[Source] = set()
         for group in range(file.num_row_groups):
@@ -248,7 +252,8 @@ def read_predictions(path: Path) -> Iterator[Predictions]:
 def merge_predictions(run: RunFolder) -> None:
     """Join the trials' tables into `predictions.parquet`: validation of every trial that is done, test of the chosen.
 
-    Rows are in the order of arm, seed, candidate and split, then of the manifest. One table is in memory at a time.
+    Rows are in the order of arm, fold, seed, candidate and split, then of the manifest. One table is in memory at a
+    time.
 
     Args:
         run: Holds the manifest, `choice.json` and the trials.
@@ -261,13 +266,14 @@ def merge_predictions(run: RunFolder) -> None:
     choice = read_json(run.choice)
     if choice is None:
         raise RunFolderError(f"{run.choice} is missing: predictions are joined after the choice on validation.")
-    images = Manifest.load(run.manifest).images()
+    manifest = Manifest.load(run.manifest)
+    schema = schema_with(manifest.classes, has_fold=manifest.folds is not None)
     sources = list(_sources(run, {trial["trial_id"] for trial in choice["chosen"]}))
     temporary = run.predictions.with_name(f".{run.predictions.name}.{os.getpid()}.tmp")
     try:
-        with pq.ParquetWriter(temporary, schema_with(images.classes), compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for path, source in sources:
-                table = _trial_table(path, source, images)
+                table = _trial_table(path, source, manifest.images(source.key))
                 writer.write_table(table, row_group_size=max(table.num_rows, 1))
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())

@@ -139,7 +139,8 @@ class _Job:
         self._phase("preparing", "reading the images")
         read = partial(prepare_data, run, spec, plan, self.tell, self._show_reading)
         manifest = wait_for_call(read, self._refuse_to_go_on_if_stopped)
-        check_steps(spec, len(manifest.images().rows("train")), plan.workers_per_trial)
+        of_trials = {(trial.seed, trial.fold): manifest.images(trial.key) for trial in plan.trials}
+        check_steps(spec, min(len(images.rows("train")) for images in of_trials.values()), plan.workers_per_trial)
         if not run.mosaic.exists():
             draw_mosaic(run, spec)
         self._phase("preparing", "loading the weights")

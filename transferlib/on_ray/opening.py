@@ -58,7 +58,7 @@ def open_trial(run: RunFolder, trial: TrialSpec) -> TrialInputs:
         job=spec,
         trial=trial,
         folder=run.trial(trial.trial_id),
-        images=source.open().images,
+        images=source.open().manifest.images(trial.key),
         source=load_source(spec.models.weights, trial.architecture, sha256, cache_folder(spec.data.cache))
         if uses_source
         else None,

@@ -108,4 +108,6 @@ class Watch:
 
 def _metrics_row(trial: TrialSpec, row: dict[str, str]) -> dict[str, Any]:
     values = {name: json.loads(value.lower() if value in ("True", "False") else value) for name, value in row.items()}
-    return {"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed, "candidate": trial.candidate, **values}
+    fold = {"fold": trial.fold} if trial.fold else {}
+    of_trial = {"arm": trial.arm, "seed": trial.seed, **fold, "candidate": trial.candidate}
+    return {"trial_id": trial.trial_id, **of_trial, **values}

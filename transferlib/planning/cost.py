@@ -109,12 +109,12 @@ def _cache_bytes(spec: JobSpec, num_to_decode: int) -> int:
 
 def _run_bytes(demand: Demand, arms: Mapping[str, Footprint]) -> int:
     """Return the run folder's peak: models that are kept or not chosen between yet, and running trials' checkpoints."""
-    candidates = Counter((trial.arm, trial.seed) for trial in demand.trials)
+    candidates = Counter((trial.arm, trial.seed, trial.fold) for trial in demand.trials)
     if demand.spec.output.keep == "all":
         models = sum(arms[trial.arm].model_bytes for trial in demand.trials)
     else:  # one an arm and seed, and all candidates of the seed that is being trained
         waiting = sum(arm.model_bytes for arm in arms.values()) * (max(candidates.values()) - 1)
-        models = sum(arms[arm].model_bytes for arm, _ in candidates) + waiting
+        models = sum(arms[arm].model_bytes for arm, *_ in candidates) + waiting
     checkpoints = sorted((arms[trial.arm].checkpoint_bytes for trial in demand.trials), reverse=True)
     running = CHECKPOINTS_KEPT * sum(checkpoints[: demand.resources.concurrency])
     num_rows = demand.images["val"] * len(demand.trials) + demand.images["test"] * len(candidates)

@@ -83,12 +83,15 @@ def _data_notes(spec: JobSpec, listing: Listing) -> Iterator[str]:
     split, cache = spec.data.split, spec.data.cache
     given = {entry.split or "" for entry in listing.entries}
     cut = ("val", "test") if "" in given else split_roles(given).cut_from_train
+    if split.folds is not None:
+        cut = ()
     wanted = {"--val-share": ("val", "val" in cut), "--test-share": ("test", "test" in cut)}
-    wanted["--split-seed"] = ("seed", bool(cut))
+    wanted["--split-seed"] = ("seed", bool(cut) or split.folds is not None)
     for flag, (field, is_used) in wanted.items():
         if not is_used and _is_set(split, SplitSpec(), field):
             what = "no image is cut into splits" if not cut else f"the {field} images are given"
-            yield f"{flag} {getattr(split, field):g} has no effect: {what} ({listing.layout})."
+            why = f"{what} ({listing.layout})" if split.folds is None else f"--folds {split.folds} cuts equal parts"
+            yield f"{flag} {getattr(split, field):g} has no effect: {why}."
     if cache.mode == "none":
         for flag, field in (("--cache-dir", "dir"), ("--cache-size", "max_bytes")):
             if _is_set(cache, CacheSpec(), field):

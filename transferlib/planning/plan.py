@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from transferlib.comparison.tuning import Tuning
 from transferlib.data.listing import Listing
-from transferlib.errors import PlanError
+from transferlib.errors import DataError, PlanError
 from transferlib.planning.cost import Cost, Demand, estimate_cost
 from transferlib.planning.fit import check_steps, fit_to_memory, gpu_memory_notes, refuse_if_too_big
 from transferlib.planning.machine import Machine
@@ -24,6 +24,9 @@ from transferlib.spec import JobSpec
 from transferlib.strategies import lr_candidates
 
 SCHEMA = 1
+FEW_TEST_IMAGES = 150
+"""Below it a plan offers folds."""
+OFFERED_FOLDS = 5
 LONG_JOB_S = 12 * 3600.0
 """A plan past this also names a cheaper command."""
 
@@ -33,7 +36,7 @@ class Plan:
     """Say what a job will do and take; prints, saves and compares."""
 
     trials: tuple[TrialSpec, ...]
-    """By seed, then candidate, then arm, so that what is finished early can be compared. All that may be trained."""
+    """By seed, fold, candidate, then arm, so that what is finished early can be compared. All that may be trained."""
     workers_per_trial: int
     use_gpu: bool
     """One GPU a worker when true."""
@@ -48,7 +51,8 @@ class Plan:
     concurrency: int
     """Trials side by side."""
     images: dict[str, int]
-    """By split: train, val, test. Expected, before bad images and duplicates are taken out."""
+    """By split: train, val, test; of one fold where there are several. Expected, before bad images and duplicates are
+    taken out."""
     num_classes: int
     epochs: int
     """Most epochs a trial."""
@@ -84,9 +88,24 @@ class Plan:
         return tuple(dict.fromkeys(trial.seed for trial in self.trials))
 
     @property
+    def trainings(self) -> tuple[tuple[int, int], ...]:
+        """Return the seeds and folds that each arm is trained on, in the order of the trials."""
+        return tuple(dict.fromkeys((trial.seed, trial.fold) for trial in self.trials))
+
+    @property
+    def num_folds(self) -> int:
+        """Return how many cuts each seed is trained on; 1: one cut."""
+        return len({trial.fold for trial in self.trials})
+
+    @property
+    def num_tested(self) -> int:
+        """Return how many images each seed of an arm is tested on."""
+        return self.images["test"] if self.num_folds == 1 else sum(self.images.values())
+
+    @property
     def num_candidates(self) -> int:
         """Return the learning-rate candidates of each arm: what a seed that tunes is trained at."""
-        return len(self.trials) // (len(self.arms) * len(self.seeds))
+        return len(self.trials) // (len(self.arms) * len(self.seeds) * self.num_folds)
 
     @property
     def is_long(self) -> bool:
@@ -128,10 +147,15 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
         DataError: A class has too few images.
         PlanError: The machine cannot meet the demand, or the steps would be too small; with the arithmetic.
     """
-    listing.check_counts()
+    folds = spec.data.split.folds
+    if folds is None:
+        listing.check_counts()
+        images = listing.planned_counts(spec.data.split.val, spec.data.split.test)
+    else:
+        listing.check_folds(folds)
+        images = listing.planned_fold_counts(folds)
     trials = plan_trials(spec)
     tuning = Tuning(trials, spec.comparison.tuning_seeds)
-    images = listing.planned_counts(spec.data.split.val, spec.data.split.test)
     num_classes = len(listing.classes)
     resources = derive_resources(spec.resources, machine, tuning.most_side_by_side)
     check_steps(spec, images["train"], resources.workers_per_trial)
@@ -139,8 +163,13 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
     to_decode = max(0, len(listing.entries) - num_cached)
     cost = estimate_cost(Demand(spec, tuning.expected({}), images, to_decode, num_classes, resources, machine))
     refuse_if_too_big(spec, cost, machine)
-    roles_note = (listing.roles.note,) if listing.roles.note else ()
-    notes = (*roles_note, *option_notes(spec, listing), *notes, *gpu_memory_notes(cost, machine))
+    roles_note = (listing.roles.note,) if listing.roles.note and folds is None else ()
+    notes = (
+        *roles_note,
+        *option_notes(spec, listing),
+        *notes,
+        *gpu_memory_notes(cost, machine),
+    )
     idle = resources.gpus - resources.concurrency * resources.workers_per_trial if resources.use_gpu else 0
     if idle:
         side_by_side = f"{resources.concurrency} trials side by side"
@@ -158,10 +187,24 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
         num_classes=num_classes,
         epochs=spec.training.epochs,
         cost=cost,
-        notes=notes,
+        notes=(*notes, *_folds_note(spec, listing, images)),
         where=machine.name,
         placement=_placement(resources, machine),
         tuning_seeds=spec.comparison.tuning_seeds,
+    )
+
+
+def _folds_note(spec: JobSpec, listing: Listing, images: dict[str, int]) -> tuple[str, ...]:
+    """Offer folds where the test set is small and nothing stands against them."""
+    if spec.verb != "compare" or spec.data.split.folds is not None or images["test"] >= FEW_TEST_IMAGES:
+        return ()
+    try:
+        listing.check_folds(OFFERED_FOLDS)
+    except DataError:
+        return ()
+    return (
+        f"Few test images ({images['test']}): --folds {OFFERED_FOLDS} would test on all {len(listing.entries):,}, and "
+        f"show what other training images would have done, for {OFFERED_FOLDS} times the trainings.",
     )
 
 
@@ -179,7 +222,7 @@ def _placement(resources: Resources, machine: Machine) -> str:
 
 
 def plan_trials(spec: JobSpec) -> tuple[TrialSpec, ...]:
-    """Return every trial that may be trained: by seed, then learning-rate candidate, then arm.
+    """Return every trial that may be trained: by seed, fold, learning-rate candidate, then arm.
 
     Each arm has the same number of candidates.
     """
@@ -187,8 +230,9 @@ def plan_trials(spec: JobSpec) -> tuple[TrialSpec, ...]:
     rates = {arm: lr_candidates(spec.comparison, *arm, spec.training.optimizer) for arm in arms}
     num_candidates = len(rates[arms[0]])
     trials = tuple(
-        TrialSpec(TrialKey(*arm, fold=0, seed=seed, candidate=candidate), lr=rates[arm][candidate])
+        TrialSpec(TrialKey(*arm, fold=fold, seed=seed, candidate=candidate), lr=rates[arm][candidate])
         for seed in spec.comparison.seed_values
+        for fold in spec.data.split.fold_values
         for candidate in range(num_candidates)
         for arm in arms
     )

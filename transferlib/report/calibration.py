@@ -6,7 +6,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,9 @@ from transferlib.comparison.leaderboard import Comparison
 from transferlib.comparison.results import read_arm_predictions
 from transferlib.evaluation.metrics import (
     CalibrationBins,
-    Metrics,
     Scores,
     calibration_bins,
-    compute_metrics,
+    metrics_of_scores,
     score_images,
 )
 from transferlib.evaluation.predictions import Predictions, read_predictions
@@ -30,11 +29,12 @@ _HALVINGS = 50
 
 
 @dataclass(frozen=True)
-class TrialCalibration:
-    """Hold one trained model's calibration on the split that is reported."""
+class SeedCalibration:
+    """Hold one training's calibration on the split that is reported; where there are folds, over those of one seed."""
 
     temperature: float | None
-    """Fitted on validation; None where nothing but validation was read, on which it would flatter itself."""
+    """Fitted on validation (mean over folds); None where nothing but validation was read, on which it would flatter
+    itself."""
     ece: float
     ece_with: float | None
     """With the temperature."""
@@ -49,7 +49,7 @@ class ArmCalibration:
     arm: str
     number: int
     """Of its colour."""
-    by_seed: dict[int, TrialCalibration]
+    by_seed: dict[int, SeedCalibration]
     bins: CalibrationBins
     """Over all seeds."""
 
@@ -60,7 +60,7 @@ class ArmCalibration:
         return {"arm": self.arm, "by_seed": trials, "bins": bins}
 
     def mean(self, name: str) -> float | None:
-        """Return the mean over seeds of a field of `TrialCalibration`; None where a seed has none."""
+        """Return the mean over seeds of a field of `SeedCalibration`; None where a seed has none."""
         values = [getattr(found, name) for found in self.by_seed.values()]
         return None if None in values else statistics.fmean(values)
 
@@ -116,27 +116,50 @@ def calibrate(tables: Iterable[tuple[Predictions, Predictions | None]], arms: Se
         tables: As `chosen_predictions` yields them.
         arms: All, in the order of their colours.
     """
-    trials: dict[str, dict[int, TrialCalibration]] = {}
-    scores: dict[str, list[Scores]] = {}
+    trials: dict[str, dict[int, list[_Tempered]]] = {}
     for val, test in tables:
-        key, shown = val.source.key, test or val
-        scores.setdefault(key.arm, []).append(score_images(shown.labels, shown.logits))
-        trials.setdefault(key.arm, {})[key.seed] = _calibrate_trial(val, test)
+        key = val.source.key
+        trials.setdefault(key.arm, {}).setdefault(key.seed, []).append(_temper(val, test))
     return [
-        ArmCalibration(arm, arms.index(arm), dict(sorted(trials[arm].items())), calibration_bins(_join(scores[arm])))
+        ArmCalibration(
+            arm,
+            arms.index(arm),
+            {seed: _calibrate(folds) for seed, folds in sorted(trials[arm].items())},
+            calibration_bins(_join([fold.before for folds in trials[arm].values() for fold in folds])),
+        )
         for arm in arms
         if arm in trials
     ]
 
 
-def _calibrate_trial(val: Predictions, test: Predictions | None) -> TrialCalibration:
+class _Tempered(NamedTuple):
+    """Hold one trial's images, as they are and with the temperature."""
+
+    labels: npt.NDArray[np.int64]
+    num_classes: int
+    temperature: float | None
+    before: Scores
+    after: Scores | None
+
+
+def _temper(val: Predictions, test: Predictions | None) -> _Tempered:
+    shown = test or val
+    before = score_images(shown.labels, shown.logits)
     if test is None:
-        found = compute_metrics(val.labels, val.logits)
-        return TrialCalibration(None, found.ece, None, found.log_loss, None)
+        return _Tempered(shown.labels, len(shown.classes), None, before, None)
     temperature = fit_temperature(val.labels, val.logits)
-    before = compute_metrics(test.labels, test.logits)
-    after: Metrics = compute_metrics(test.labels, (test.logits / temperature).astype(np.float32))
-    return TrialCalibration(temperature, before.ece, after.ece, before.log_loss, after.log_loss)
+    after = score_images(test.labels, (test.logits / temperature).astype(np.float32))
+    return _Tempered(shown.labels, len(shown.classes), temperature, before, after)
+
+
+def _calibrate(folds: Sequence[_Tempered]) -> SeedCalibration:
+    labels, num_classes = np.concatenate([fold.labels for fold in folds]), folds[0].num_classes
+    before = metrics_of_scores(labels, _join([fold.before for fold in folds]), num_classes)
+    temperatures = [fold.temperature for fold in folds if fold.temperature is not None]
+    if len(temperatures) < len(folds):
+        return SeedCalibration(None, before.ece, None, before.log_loss, None)
+    after = metrics_of_scores(labels, _join([fold.after for fold in folds if fold.after is not None]), num_classes)
+    return SeedCalibration(statistics.fmean(temperatures), before.ece, after.ece, before.log_loss, after.log_loss)
 
 
 def _join(scores: Sequence[Scores]) -> Scores:

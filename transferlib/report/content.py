@@ -74,6 +74,7 @@ def report_content(run: RunFolder, *, with_pictures: bool = True) -> dict[str, A
         "arms": comparison.arms,
         "arm_names": arm_names,
         "with_result": [arm for arm in comparison.arms if arm.chosen],
+        "without_result": {(key.arm, key.seed, key.fold) for key in comparison.choice.without_result},
         "selected_by": selected_by(comparison.metric),
         "metric": comparison.metric,
         "metric_name": METRIC_WORDS[comparison.metric],
@@ -210,7 +211,8 @@ def _per_class(comparison: Comparison, found: RunResults, split: str) -> list[Cl
     """Return the classes of the model handed over."""
     if comparison.model is None:
         return []
-    images, scores = found.splits[split], found.scores[comparison.model.trial.trial_id, split]
+    trial = comparison.model.trial
+    images, scores = found.images_of(trial.key, split), found.scores[trial.trial_id, split]
     return per_class(images.labels, scores.predicted, images.groups, comparison.classes)
 
 
@@ -236,8 +238,9 @@ def _cells(counts: npt.NDArray[np.int64]) -> list[list[int]]:
 def _mistakes(comparison: Comparison, found: RunResults, split: str, thumbnails: Thumbnails) -> Sequence[Any]:
     if comparison.model is None:
         return []
-    scores = found.scores[comparison.model.trial.trial_id, split]
-    return find_mistakes(scores, found.splits[split], comparison.classes, thumbnails)
+    trial = comparison.model.trial
+    images, scores = found.images_of(trial.key, split), found.scores[trial.trial_id, split]
+    return find_mistakes(scores, images, comparison.classes, thumbnails)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -39,6 +39,7 @@ def describe_model(comparison: Comparison) -> dict[str, Any] | None:
     return {
         "arm": trial.arm,
         "seed": trial.seed,
+        "training": trial.key.training,
         "lr": trial.lr,
         "val": trial.val,
         "test": comparison.model.test,

@@ -41,7 +41,7 @@ class TrialFeed:
         self._labels = {
             "run": run_id,
             "arm": trial.arm,
-            "seed": str(trial.seed),
+            "seed": trial.key.seed_name,
             "candidate": str(trial.candidate),
         }
         self._stamps: dict[Path, tuple[int, int]] = {}

@@ -81,6 +81,7 @@ class TrialInputs:
             "architecture": self.trial.architecture,
             "strategy": self.trial.strategy,
             "seed": self.trial.seed,
+            **({"fold": self.trial.fold} if self.trial.fold else {}),
             "lr": self.trial.lr,
             "source_sha256": self.source_sha256,
             "classes": list(self.images.classes),

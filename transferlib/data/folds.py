@@ -1,0 +1,123 @@
+"""K parts of equal size, for `--folds K`: each is the test set once, so every image is predicted once a seed.
+
+Fold f (from 1) tests on part f and chooses on the part after it; the others are for training. Each seed cuts anew, so
+that means over seeds are means over cuts too. What must stay together is in one part, as in a split.
+
+Source: Kohavi 1995, A Study of Cross-Validation and Bootstrap (stratified); Bouckaert and Frank 2004, Evaluating the
+Replicability of Significance Tests (repeated).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from transferlib.data.components import TEST, TRAIN, VAL, Components, hash_place
+from transferlib.data.listing import fold_counts
+from transferlib.errors import DataError
+
+
+class Folds(NamedTuple):
+    """Say how images are cut into parts."""
+
+    num: int
+    """K, 3 or more."""
+    seed: int
+    """Of the cut (`--split-seed`)."""
+
+    def parts(
+        self, components: Components, codes: npt.NDArray[np.int64], classes: Sequence[str], repeat: int
+    ) -> npt.NDArray[np.int8]:
+        """Return the part of each image, [N], 0 to K - 1.
+
+        Components of several images come first, the largest first, each to the part that lacks most of what it holds;
+        single images fill up what is missing, class by class in hash order. So a part has of each class what it should,
+        to within a component, and one more photo moves at most K others where nothing is in a group.
+
+        Args:
+            components: Of the N images.
+            codes: [N], class index.
+            classes: Class names.
+            repeat: Which cut: the training seed.
+
+        Raises:
+            DataError: A class cannot have images in every part.
+        """
+        images = components.images_by_class(codes, len(classes))
+        places = [hash_place(self.seed, f"repeat {repeat}\n{key}") for key in components.keys]
+        order = sorted(range(len(places)), key=lambda component: (places[component], components.keys[component]))
+        missing = np.array(fold_counts(np.bincount(codes, minlength=len(classes)).tolist(), self.num), dtype=np.int64)
+        placed = np.zeros(len(places), dtype=np.int8)
+        alone: dict[int, list[int]] = defaultdict(list)
+        large = []
+        for component in order:
+            if sum(images[component].values()) == 1:
+                alone[next(iter(images[component]))].append(component)
+            else:
+                large.append(component)
+        for component in sorted(large, key=lambda component: -sum(images[component].values())):
+            of, numbers = list(images[component]), list(images[component].values())
+            lacking = missing[:, of] @ np.array(numbers)
+            part = int(np.lexsort((-missing.sum(axis=1), -lacking))[0])
+            missing[part, of] -= numbers
+            placed[component] = part
+        for code, single in alone.items():
+            placed[single] = np.repeat(np.arange(self.num), _shared_out(missing[:, code], len(single)))
+        parts: npt.NDArray[np.int8] = placed[components.of_row]
+        self._check(parts, codes, classes, components)
+        return parts
+
+    def splits(self, parts: npt.NDArray[np.int8], fold: int) -> npt.NDArray[np.int8]:
+        """Return the split of each image in one fold, [N], index into `names.SPLITS`.
+
+        Args:
+            parts: As `parts` returns them.
+            fold: 1 to K.
+        """
+        splits = np.full(len(parts), TRAIN, dtype=np.int8)
+        splits[parts == fold - 1] = TEST
+        splits[parts == fold % self.num] = VAL
+        return splits
+
+    def _check(
+        self,
+        parts: npt.NDArray[np.int8],
+        codes: npt.NDArray[np.int64],
+        classes: Sequence[str],
+        components: Components,
+    ) -> None:
+        problems = []
+        for code, label in enumerate(classes):
+            rows = codes == code
+            if len(np.unique(parts[rows])) == self.num:
+                continue
+            number = len(np.unique(components.of_row[rows]))
+            if number < self.num:
+                problems.append(
+                    f"Class {label!r} has {number} separate image{'s' if number != 1 else ''} (copies and groups count "
+                    f"as one); --folds {self.num} needs {self.num} of each class. Use fewer folds, or add images."
+                )
+            else:
+                problems.append(
+                    f"Class {label!r} cannot have images in each of {self.num} folds: its groups are too uneven, or "
+                    "hold other classes' images too. Use fewer folds or smaller groups, or leave --folds out."
+                )
+        if problems:
+            raise DataError("\n".join(problems))
+
+
+def _shared_out(missing: npt.NDArray[np.int64], number: int) -> npt.NDArray[np.int64]:
+    """Return how many single images each part gets, [K]: what it lacks, less where groups took more than their share.
+
+    Args:
+        missing: [K], what each part lacks; below 0 where a group is larger than the part.
+        number: Of single images, what is missing in all.
+    """
+    given = np.maximum(missing, 0)
+    while given.sum() > number:
+        given[int(np.argmax(given))] -= 1
+    return given
