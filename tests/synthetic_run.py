@@ -24,7 +24,9 @@ from transferlib.data.facts import inspect_file
 from transferlib.data.images import ImageTable
 from transferlib.data.manifest import Manifest
 from transferlib.data.sources import list_images
+from transferlib.evaluation.metrics import compute_metrics
 from transferlib.evaluation.predictions import Predictions, merge_predictions
+from transferlib.names import LOWER_IS_BETTER
 from transferlib.planning.cost import Cost
 from transferlib.planning.plan import Plan
 from transferlib.records import EpochRecord, TrialKey, TrialResult, TrialSpec
@@ -169,9 +171,13 @@ def _write_trial(run: RunFolder, trial: TrialSpec, story: Story, images: ImageTa
     folder.spec.write_text(trial.to_json() + "\n")
     reason = story.failed.get(trial.trial_id, "")
     num_epochs = 2 if reason or trial.trial_id in story.unfinished else story.epochs
-    folder.metrics.write_text(_metrics_csv(trial, num_epochs))
+    predictions = predict(run, trial, "val", images, story)
+    found = compute_metrics(predictions.labels, predictions.logits)
+    reached = {} if reason else {"val_accuracy": found.accuracy, "val_loss": found.log_loss}
+    folder.metrics.write_text(_metrics_csv(trial, num_epochs, reached))
     if trial.trial_id in story.unfinished:
         return
+    sign = -1 if story.metric in LOWER_IS_BETTER else 1
     result = TrialResult(
         trial.key,
         trial.lr,
@@ -179,6 +185,8 @@ def _write_trial(run: RunFolder, trial: TrialSpec, story: Story, images: ImageTa
         reason=reason,
         best_epoch=-1 if reason else num_epochs - 1,
         epochs=num_epochs,
+        **reached,
+        val_score=None if reason else sign * getattr(found, story.metric),
         seconds=SECONDS[trial.strategy] * (1 + 0.02 * trial.seed),
         images_per_s=2400 / SECONDS[trial.strategy],
         peak_memory_bytes=int(9e8 + 2e7 * SECONDS[trial.strategy]),
@@ -187,12 +195,12 @@ def _write_trial(run: RunFolder, trial: TrialSpec, story: Story, images: ImageTa
         precision="bf16",
     )
     if not reason:
-        predictions = predict(run, trial, "val", images, story)
         predictions.save(folder.predictions("val"))
     folder.result.write_text(result.to_json() + "\n")
 
 
-def _metrics_csv(trial: TrialSpec, num_epochs: int) -> str:
+def _metrics_csv(trial: TrialSpec, num_epochs: int, reached: dict[str, float]) -> str:
+    """Return a log of epochs that ends in what the trial reached."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [f.name for f in fields(EpochRecord)], lineterminator="\n")
     writer.writeheader()
@@ -214,7 +222,7 @@ def _metrics_csv(trial: TrialSpec, num_epochs: int) -> str:
             peak_memory_bytes=10**9,
             is_best=True,
         )
-        writer.writerow(asdict(record))
+        writer.writerow(asdict(record) | (reached if epoch == num_epochs - 1 else {}))
     return text.getvalue()
 
 

@@ -9,7 +9,7 @@
       test_readings.json                                        which other runs of this user read the same test set
       model/model.safetensors                                   to use: the best on validation of all
       augmentation.png report.html                              to look at
-      trials/<arm>-s<seed>-c<candidate>/
+      trials/<arm>[-f<fold>]-s<seed>-c<candidate>/
         trial.json progress.json metrics.csv result.json predictions-val.parquet predictions-test.parquet
         best.safetensors last/
 

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from tests.telemetry.run_folders import EPOCHS, begin_run, end, show
-from transferlib.cli import words
+from transferlib import words
 from transferlib.cli.following import Follower, Snapshot, TrialRow
 from transferlib.cli.live import choose_rows, draw
 from transferlib.cli.outcome import leaderboard_lines

@@ -11,6 +11,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # its scripts import one another as siblings
 
+from fold_error_rates import measure
 from prediction_tables import FEW_OF_SOME, REGIMES, draw_labels, draw_logits, draw_tables, true_value
 from repeated_verdicts import GAP, measure_metrics, measure_rates
 from verdict_rules import Answers, read, read_old
@@ -161,12 +162,23 @@ def test_each_metric_keeps_the_promises() -> None:
     assert np.mean([shares["good_enough_but_worse"] for shares in apart.values()]) <= 0.05
 
 
-@pytest.mark.parametrize(("num_images", "num_seeds", "num_arms"), [(150, 5, 3), (300, 10, 2), (1000, 3, 2)])
+@pytest.mark.parametrize(
+    ("num_images", "num_seeds", "num_arms"), [(60, 3, 3), (60, 5, 3), (150, 5, 3), (300, 10, 2), (1000, 3, 2)]
+)
 def test_what_can_be_shown_is_found_four_times_of_five(num_images: int, num_seeds: int, num_arms: int) -> None:
     gap = detectable_difference(num_images, num_seeds, num_arms)
     generator = np.random.default_rng(3)
     found = measure_rates(REGIMES["M"], num_images, (num_seeds,), (num_arms,), 500, generator, (gap,))
     assert 0.7 <= found[num_seeds, num_arms]["found"] <= 0.9
+
+
+@pytest.mark.parametrize(("num_points", "num_seeds"), [(60, 3), (150, 1)])
+def test_folds_claim_nothing_that_other_training_images_would_not_bear_out(num_points: int, num_seeds: int) -> None:
+    shares = measure(num_points, num_seeds, 5, 200, np.random.default_rng(5))
+    assert shares["false, other images"] <= 0.05 + noise(0.05, 200)
+    assert shares["covered, other images"] >= 0.95 - noise(0.05, 400)
+    assert abs(shares["covered, these models"] - 0.95) <= 0.02 + noise(0.05, 400)
+    assert shares["found, other images"] > 0.05 + noise(0.05, 200)
 
 
 def test_copies_of_an_image_are_no_evidence_unless_their_group_is_unknown() -> None:

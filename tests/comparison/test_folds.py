@@ -13,6 +13,7 @@ from scipy import stats
 
 from tests.synthetic_run import Story, write_run
 from transferlib.comparison.choose import read_choice
+from transferlib.comparison.diff import compare_runs
 from transferlib.comparison.leaderboard import load_comparison
 from transferlib.comparison.ledger import fingerprint_test_set
 from transferlib.comparison.statistics import ArmTable, judge
@@ -200,3 +201,36 @@ def test_leaderboards_of_one_cut_are_as_they_were(tmp_path: Path) -> None:
     assert "fold" not in board["model"]
     assert all("with_other_images" not in pair for pair in board["pairs"])
     assert "fold" not in pq.read_schema(RunFolder(next((tmp_path / "runs").iterdir())).predictions).names
+
+
+def test_two_runs_over_folds_are_compared_over_all_images_and_models_on_those_both_were_tested_on(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    other = write_run(tmp_path / "other", Story(**{**vars(STORY), "folds": 4}))
+    found = compare_runs(run, other)
+    assert (found.num_shared, found.num_only) == (76, (0, 0))
+    boards = [read_json(one.leaderboard("json")) for one in (run, other)]
+    for difference in found.arms:
+        for side, board in zip((difference.a, difference.b), boards, strict=True):
+            (arm,) = [arm for arm in board["arms"] if arm["arm"] == difference.what]
+            assert side.mean == pytest.approx(arm["accuracy"]["mean"])
+    tested = []
+    for one, board in zip((run, other), boards, strict=True):
+        model = board["model"]
+        table = pq.read_table(one.predictions).to_pandas()
+        is_models = (
+            (table.arm == model["arm"])
+            & (table.seed == model["seed"])
+            & (table.fold == model["fold"])
+            & (table.candidate == model["candidate"])
+            & (table.split == "test")
+        )
+        rows = table[is_models]
+        right = [int(np.argmax(logits)) == label for logits, label in zip(rows.logits, rows.label, strict=True)]
+        tested.append(dict(zip(rows.image_id, right, strict=True)))
+    both = tested[0].keys() & tested[1].keys()
+    assert len(both) > 2
+    assert found.models is not None
+    assert found.models.a.mean == pytest.approx(np.mean([tested[0][image_id] for image_id in both]))
+    assert found.models.b.mean == pytest.approx(np.mean([tested[1][image_id] for image_id in both]))
+    assert found.models.what.endswith(f"fold {boards[0]['model']['fold']}")

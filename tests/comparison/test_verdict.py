@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from transferlib.comparison.arms import ArmResult
 from transferlib.comparison.choose import ChosenTrial, FailedTrial
-from transferlib.comparison.power import what_it_takes
+from transferlib.comparison.power import Needs, what_it_takes
 from transferlib.comparison.statistics import ArmTable, judge
 from transferlib.comparison.variance import Rows
 from transferlib.comparison.verdict import Evidence, Verdict, about_losses, give_verdict
@@ -136,7 +137,7 @@ def test_the_issues_case_of_full_against_features_recommends_no_worse_arm() -> N
 def test_fewer_than_three_seeds_say_nothing_of_the_procedure(num_seeds: int) -> None:
     verdict = verdict_of([table("full", GOOD[:num_seeds]), table("feature_extraction", BAD[:num_seeds])])
     assert verdict.state == "few_seeds"
-    assert "Of the models as trained" in verdict.text
+    assert "of the models as trained" in verdict.text
     assert "use 3 or more seeds" in verdict.text
     assert verdict.cheapest_good_enough is None
 
@@ -256,3 +257,67 @@ def test_arms_worse_than_guessing_are_not_called_level_with_it() -> None:
     assert verdict.state == "at_chance"
     assert "not known to be better than always answering 'daisy'" in verdict.text
     assert "not told apart" not in verdict.text
+
+
+def with_folds(found: ArmTable, means: Sequence[float]) -> ArmTable:
+    return replace(found, by_fold={(0, fold): mean for fold, mean in enumerate(means, 1)})
+
+
+def folded_verdict(tables: Sequence[ArmTable], metric: str = "accuracy") -> Verdict:
+    rows = Rows.of(NUM_IMAGES)
+    is_loss = metric == "log_loss"
+    judged = judge(
+        tables, rows, np.full(NUM_IMAGES, 2.0 if is_loss else 0.1), test_per_train=1 / 3, lower_is_better=is_loss
+    )
+    needs = {frozenset((a.arm, b.arm)): what_it_takes(a, b, rows, 3) for a, b in combinations(tables, 2)}
+    arms = [arm_result(found.arm.split("-")[1], num_seeds=len(found.values)) for found in tables]
+    return give_verdict(arms, Evidence(metric, 0.02, "test", NUM_IMAGES, "daisy", judged, needs, num_folds=5), [])
+
+
+STEADY = [0.95, 0.951, 0.949, 0.95, 0.95]
+
+
+def test_folds_say_which_differences_other_training_images_would_show_too() -> None:
+    verdict = folded_verdict(
+        [
+            with_folds(table("full", GOOD), STEADY),
+            with_folds(table("last_layers", NEARLY_AS_GOOD), [0.99, 0.90, 0.97, 0.93, 0.95]),
+            with_folds(table("feature_extraction", BAD), [0.85, 0.849, 0.85, 0.851, 0.85]),
+        ]
+    )
+    sentence = verdict.sentences[1]
+    assert sentence.startswith("With other training images of this kind (from 5 folds), resnet18-full is ")
+    assert "is better than resnet18-feature_extraction, leading by 10.0 points (9.6 to 10.4)" in sentence
+    assert "is not told apart from resnet18-last_layers, leading by 0.2 points (" in sentence
+
+
+def test_with_one_seed_folds_speak_of_other_images_and_nothing_else_of_training_again() -> None:
+    verdict = folded_verdict(
+        [with_folds(table("full", GOOD[:1]), STEADY), with_folds(table("feature_extraction", BAD[:1]), [0.85] * 5)]
+    )
+    assert verdict.state == "few_seeds"
+    assert "One seed says nothing of training again" in verdict.text
+    assert "With other training images of this kind (from 5 folds), resnet18-full is better than" in verdict.text
+
+
+def test_without_folds_nothing_is_said_of_other_images() -> None:
+    assert "other training images" not in verdict_of([table("full", GOOD), table("feature_extraction", BAD)]).text
+
+
+def test_the_images_it_would_take_are_said_in_groups_where_images_belong_together() -> None:
+    tables = [noisy("full", 0.92, 0.01, 0), noisy("last_layers", 0.90, 0.01, 1)]
+    rows = Rows.of(NUM_IMAGES, groups=np.arange(NUM_IMAGES) // 4)
+    needs = {frozenset((a.arm, b.arm)): Needs(9, 4000) for a, b in combinations(tables, 2)}
+    judged = judge(tables, rows, np.zeros(NUM_IMAGES))
+    arms = [arm_result(found.arm.split("-")[1]) for found in tables]
+    evidence = Evidence("accuracy", 0.001, "test", NUM_IMAGES, "daisy", judged, needs, num_groups=250)
+    text = give_verdict(arms, evidence, []).text
+    assert "about 9 seeds, or about 4,000 images in test (in about 1,000 groups)." in text
+
+
+def test_arms_whose_means_are_equal_are_not_said_to_lead() -> None:
+    wrong = [first(30), first(31), first(32)]
+    other = [first(31, 500), first(31, 500), first(31, 500)]
+    text = verdict_of([table("full", wrong), table("last_layers", other)]).text
+    assert "are not told apart: their means are equal." in text
+    assert "leads" not in text

@@ -246,6 +246,10 @@ def cost_flips(chosen: str, unchosen: str) -> Iterator[Flip]:
         yield Flip(
             "parameters", edit_json(file, ["total_parameters"], 7), "choice.json", f"[{trial_id}].num_parameters"
         )
+        for name, value in (("val_accuracy", 0.123), ("val_loss", 0.123), ("val_score", 0.123), ("best_epoch", 0)):
+            place = "val_accuracy" if name == "best_epoch" else name
+            yield Flip(f"{name} of {trial_id}", edit_json(file, [name], value), file, place)
+        yield Flip("epochs", edit_json(file, ["epochs"], 99), file, "epochs")
         yield Flip("rate", edit_json(file, ["lr"], 0.77), file, "0.77")
         yield Flip("seed", edit_json(file, ["seed"], 77), file, "s77")
         yield Flip("state", edit_json(file, ["state"], "failed"), "choice.json", trial_id)

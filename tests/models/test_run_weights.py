@@ -51,6 +51,13 @@ def test_best_on_validation_over_seeds_is_taken_and_named(run: RunFolder) -> Non
     assert model.notes == ()
 
 
+def test_the_model_that_the_run_hands_over_comes_before_any_other(run: RunFolder) -> None:
+    handed = add_trial(run, 0, 0.8)
+    add_trial(run, 1, 0.8, val_loss=0.9)
+    run.choice.write_text(json.dumps({"schema": 2, "model": handed}))
+    assert find_run_model(run.path, "resnet18").path == run.trial(handed).best
+
+
 def test_trials_without_a_model_or_an_end_are_passed_over(run: RunFolder) -> None:
     add_trial(run, 0, 0.99, is_kept=False)
     add_trial(run, 1, 0.98, state="failed")

@@ -266,7 +266,8 @@ def test_unfinished_run_is_reported_on_validation_over_the_seeds_that_all_arms_h
     assert len(figures["pairs"]) == 3
     assert all(pair["if_trained_again"] is None for pair in figures["pairs"]), "two seeds are complete"
     assert "over the 2 seeds that all arms have finished" in page.text
-    assert "differences and verdict are over those that all arms have" in page.text
+    assert "Figures, differences and verdict are over the seeds that all arms have finished." in page.text
+    assert {seed for arm in figures["arms"] for seed in arm["val"]["accuracy"]["by_seed"]} == {"0", "1"}
     assert section_of(text, "labels") == ""
     assert "temperature" not in words_of(section_of(text, "calibration"))
 

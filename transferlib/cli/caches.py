@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from transferlib.cli.tables import text_table
-from transferlib.cli.words import count, size
 from transferlib.data.cache_dir import default_cache_dir
 from transferlib.data.eviction import clear_caches, list_caches
+from transferlib.words import count, size
 
 
 def cache_lines(cache_dir: str | None) -> list[str]:

@@ -66,11 +66,11 @@ def up(nodes: int, cpus_per_node: int | None, gpus_per_node: int | None, port: i
     import os
     from pathlib import Path
 
-    from transferlib.cli.words import count
     from transferlib.on_ray.cluster_state import read_state
     from transferlib.on_ray.local_cluster import start_cluster
     from transferlib.on_ray.node_shares import share_out
     from transferlib.planning.machine import detect_machine
+    from transferlib.words import count
 
     machine = detect_machine(Path.cwd(), Path.cwd())
     shares = share_out(machine, os.environ, num_nodes=nodes, cpus_per_node=cpus_per_node, gpus_per_node=gpus_per_node)
@@ -110,11 +110,11 @@ def down(force: bool) -> int:
     """
     import time
 
-    from transferlib.cli.words import count
     from transferlib.clusters import recorded_cluster
     from transferlib.errors import UsageError
     from transferlib.on_ray.cluster_state import read_state
     from transferlib.on_ray.local_cluster import stop_cluster
+    from transferlib.words import count
 
     record = recorded_cluster()
     if record is None:
@@ -144,7 +144,7 @@ def down(force: bool) -> int:
 
 def up_lines(record: ClusterRecord, state: ClusterState) -> list[str]:
     """Return what is said of a cluster that has just come up."""
-    from transferlib.cli.words import count
+    from transferlib.words import count
 
     return [
         f"A cluster of {count(len(state.nodes), 'node')} is up on this machine, on loopback only.",
@@ -162,7 +162,7 @@ def status_lines(record: ClusterRecord, state: ClusterState) -> list[str]:
     """Return how a recorded cluster does, for a terminal."""
     import time
 
-    from transferlib.cli.words import duration
+    from transferlib.words import duration
 
     if state.state == "gone":
         return [f"The cluster at {record.address} is gone ({state.problem}) Its record and its files are cleared."]

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from transferlib.addresses import ClusterAddress, resolve_address
 from transferlib.cli.tables import GAP, text_table
-from transferlib.cli.words import count, size
 from transferlib.clusters import recorded_cluster
 from transferlib.data.cache_dir import default_cache_dir
 from transferlib.errors import TransferlibError, UsageError
 from transferlib.planning.nodes import ClusterFacts, NodeFacts
 from transferlib.planning.preflight import torch_problems
+from transferlib.words import count, size
 
 if TYPE_CHECKING:
     from transferlib.on_ray.jobs import JobsClient

@@ -15,12 +15,12 @@ import yaml
 
 from transferlib import spec as spec_module
 from transferlib.cli.resolve import SPEC_NAME, TRAIN_DEFAULTS, absolute_source
-from transferlib.cli.words import count, listed
 from transferlib.data.listing import Listing
 from transferlib.data.sources import list_images
 from transferlib.errors import UsageError
 from transferlib.spec import JobSpec, Section
 from transferlib.storage.uris import is_uri
+from transferlib.words import count, listed
 
 COMMENT_WIDTH = 100
 LEFT_OUT = ("verb",)

@@ -73,7 +73,7 @@ def verification_lines(run: RunFolder, found: Verification) -> list[str]:
         run: Its folder.
         found: All that was compared.
     """
-    from transferlib.cli.words import count
+    from transferlib.words import count
 
     if not found.mismatches:
         return [f"Run {run.run_id} agrees with its predictions: {found.num_figures:,} values compared."]
@@ -202,8 +202,8 @@ def diff_lines(found: RunDifference) -> list[str]:
         found: What differs.
     """
     from transferlib.cli.tables import text_table
-    from transferlib.cli.words import count
     from transferlib.names import METRIC_WORDS
+    from transferlib.words import count
 
     a, b = found.runs
     images = count(found.num_shared, "test image")

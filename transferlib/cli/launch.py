@@ -11,7 +11,6 @@ from transferlib.cli.outcome import shown
 from transferlib.cli.preview import can_show, cheaper_lines, look, plan_job, plan_lines, table_lines, trials_product
 from transferlib.cli.request import Request
 from transferlib.cli.resolve import Resolved, resolve_spec
-from transferlib.cli.words import count, duration
 from transferlib.data.listing import Listing
 from transferlib.errors import UsageError
 from transferlib.planning.machine import Machine
@@ -19,6 +18,7 @@ from transferlib.planning.option_notes import decide_metric
 from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder, write_atomic
 from transferlib.spec import JobSpec
+from transferlib.words import count, duration
 
 
 def run_request(request: Request) -> int:

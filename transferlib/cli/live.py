@@ -13,7 +13,7 @@ from rich.text import Text
 
 from transferlib.cli.following import Snapshot, TrialRow
 from transferlib.cli.plain import phase_of
-from transferlib.cli.words import clock, count, duration, sparkline
+from transferlib.words import clock, count, duration, sparkline
 
 STYLES = {"running": "bold", "done": "green", "failed": "red", "stopped": "yellow", "pending": "dim"}
 SPARK_WIDTH = 8

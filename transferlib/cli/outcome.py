@@ -10,15 +10,15 @@ from typing import Any
 
 from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.tables import fit_columns, text_table
-from transferlib.cli.words import count, duration
 from transferlib.errors import RunFolderError, UsageError
-from transferlib.names import METRIC_WORDS
+from transferlib.names import EDGE_NOTE, FEWEST_RATES, LOWER_IS_BETTER, METRIC_WORDS, NO_VALUE, TWO_RATES_NOTE
 from transferlib.planning.plan import Plan
 from transferlib.records import TrialKey, TrialResult
 from transferlib.runs import RunFolder, read_json
+from transferlib.spec import JobSpec
 from transferlib.submissions import Submission
+from transferlib.words import count, duration
 
-NO_VALUE = "-"
 LABEL_WIDTH = 13
 LEADERBOARD_SCHEMA = 2
 HEADER = [
@@ -36,12 +36,6 @@ HEADER = [
     "failed",
 ]
 """The most wanted first: a narrow terminal shows as many as fit. Operations and time are of training one trial."""
-EDGE_NOTE = "* at the edge of the rates tried: a rate beyond it may do better (--lr-candidates)."
-FEWEST_RATES = 2
-TWO_RATES_NOTE = "Two rates were tried in each arm; one beyond them may do better (--lr-candidates)."
-"""Of two rates each is at the edge: a star on all of them would tell nothing."""
-
-
 SHORT_METRICS = {"accuracy": "acc", "balanced_accuracy": "bal acc", "macro_f1": "macro-F1", "log_loss": "log-loss"}
 
 
@@ -167,7 +161,7 @@ def training_words(model: Mapping[str, Any]) -> str:
 
 
 def _key_of(trial: Mapping[str, Any]) -> TrialKey:
-    return TrialKey.of_arm(trial["arm"], trial["seed"], trial["candidate"], trial.get("fold", 0))
+    return TrialKey.of_arm(trial["arm"], trial["seed"], trial.get("candidate", 0), trial.get("fold", 0))
 
 
 def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
@@ -264,16 +258,18 @@ def partial_lines(run: RunFolder, plan: Plan, verb: str) -> Iterator[str]:
     """
     results = [result for result in finished(run, plan) if result.state in ("done", "failed")]
     if results:
+        metric = JobSpec.load(run.spec).comparison.decided_metric
+        sign = -1 if metric in LOWER_IS_BETTER else 1
         rows = [
             [
                 r.trial_id,
                 r.state,
                 f"{r.epochs}/{plan.epochs}",
-                f"{r.val_accuracy:.3f}" if r.state == "done" else NO_VALUE,
+                f"{sign * r.score:.3f}" if r.state == "done" else NO_VALUE,
             ]
             for r in results
         ]
-        yield from text_table(["trial", "state", "epochs", "best val acc"], rows, left=2)
+        yield from text_table(["trial", "state", "epochs", f"best val {SHORT_METRICS[metric]}"], rows, left=2)
     if run.report.exists():
         yield f"Report       {shown(run.report)}"
     num_trials = len(plan.tuning.expected({result.trial_id: result for result in finished(run, plan)}))

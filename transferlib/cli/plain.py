@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from transferlib.cli.following import Snapshot, TrialRow
-from transferlib.cli.words import duration
+from transferlib.words import duration
 
 
 class PlainView:

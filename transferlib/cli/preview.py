@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from transferlib.cli import words
+from transferlib import words
 from transferlib.cli.options import FLAGS, Flag
 from transferlib.data.cache_dir import cache_folder
 from transferlib.data.listing import Listing

@@ -13,7 +13,6 @@ from transferlib.cli.request import Request
 from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.run_state import RunState, read_state
 from transferlib.cli.run_view import RunView
-from transferlib.cli.words import count
 from transferlib.errors import PlanError, RunFolderError, StorageError, UsageError
 from transferlib.planning.machine import Machine
 from transferlib.planning.placement import count_slots
@@ -21,6 +20,7 @@ from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder, read_json
 from transferlib.spec import JobSpec
 from transferlib.submissions import Submission
+from transferlib.words import count
 
 
 def resume_run(request: Request) -> int:

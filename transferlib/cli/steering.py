@@ -15,11 +15,11 @@ from transferlib.cli.outcome import model_place, model_text, result_json, result
 from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.run_state import RunState
 from transferlib.cli.run_view import RunView
-from transferlib.cli.words import ago, count, duration, listed
 from transferlib.errors import RunFolderError, TransferlibError, unknown_name
 from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder
 from transferlib.submissions import Submission
+from transferlib.words import ago, count, duration, listed
 
 EXIT_TIMEOUT = 124
 """As `timeout` of coreutils has it."""

@@ -171,8 +171,7 @@ def build_comparison(found: RunResults, choice: Choice, *, is_final: bool, notes
 def _evidence(found: RunResults, arms: Sequence[ArmResult], split: str) -> Evidence:
     """Judge the arms on a split; while the run has not ended, over the seeds that all arms have finished."""
     images, metric = found.splits[split], found.metric
-    is_interim = split == "val" and found.unfinished
-    begun = {trial.seed for trial in found.trials if trial.trial_id in found.unfinished} if is_interim else set()
+    begun = found.begun_seeds if split == "val" else frozenset()
     measured = []
     for arm in arms:
         chosen = [trial for trial in arm.chosen if trial.seed not in begun]

@@ -126,6 +126,11 @@ class RunResults:
         return {key: scores.metrics for key, scores in self.scores.items()}
 
     @property
+    def begun_seeds(self) -> frozenset[int]:
+        """Return the seeds of which a trial has not ended: arms are not compared over these."""
+        return frozenset(trial.seed for trial in self.trials if trial.trial_id in self.unfinished)
+
+    @property
     def num_folds(self) -> int:
         """Return how many trials of a rate and seed an arm's figure comes from; 1: the images are cut once."""
         return max(self.spec.data.split.folds or 1, 1)

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 
 from transferlib.comparison.arms import ArmResult, Figure
 from transferlib.evaluation.metrics import METRIC_NAMES
-from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
+from transferlib.names import EDGE_NOTE, FEWEST_RATES, LOWER_IS_BETTER, METRIC_WORDS, NO_VALUE, TWO_RATES_NOTE
 
 if TYPE_CHECKING:
     from transferlib.comparison.leaderboard import Comparison
 
-NO_VALUE = "-"
-EDGE_NOTE = "* at the edge of the rates tried: a rate beyond it may do better (--lr-candidates)."
 PARTS = ("mean", "low", "high", "seed_std")
 
 
@@ -41,6 +39,8 @@ def to_csv(arms: Sequence[ArmResult]) -> str:
 def to_markdown(comparison: Comparison) -> str:
     """Return the verdict, the model and the table for a reader."""
     arms, metric = comparison.arms, comparison.metric
+    has_two_rates = all(len(rates) == FEWEST_RATES for rates in comparison.choice.grids.values())
+    is_at_edge = any("*" in rates_text(arm) for arm in arms)
     has_top5 = any(arm.figure("val", "top5") for arm in arms)
     names = [metric, *(name for name in METRIC_NAMES if name != metric and (has_top5 or name != "top5"))]
     header = ["arm", f"val {METRIC_WORDS[metric]}", *(_title(name) for name in names)]
@@ -50,7 +50,7 @@ def to_markdown(comparison: Comparison) -> str:
             arm.arm,
             figure_text(arm.figure("val", metric)),
             *(figure_text(arm.figure("test", name)) for name in names),
-            rates_text(arm),
+            rates_text(arm, is_marked=not has_two_rates),
             f"{arm.trained_parameters:,}",
             f"{arm.train_flops / 1e9:,.0f}",
             f"{arm.seconds:,.1f}",
@@ -68,7 +68,7 @@ def to_markdown(comparison: Comparison) -> str:
     notes = [
         f"Ordered by the {comparison.ranked_by}; figures are on test unless the column says val.",
         "In brackets: 95 % limits, for all arms at once.",
-        *([EDGE_NOTE] if any("*" in rates_text(arm) for arm in arms) else []),
+        *([TWO_RATES_NOTE if has_two_rates else EDGE_NOTE] if is_at_edge else []),
     ]
     return "\n".join([comparison.verdict.text, "", *model_lines(comparison), "", *lines, "", *notes, ""])
 
@@ -113,9 +113,11 @@ def figure_text(figure: Figure | None, digits: int = 3) -> str:
     return f"{mean} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"
 
 
-def rates_text(arm: ArmResult) -> str:
+def rates_text(arm: ArmResult, *, is_marked: bool = True) -> str:
     """Return the chosen rates, each once, one at the edge of its grid marked with *."""
-    marked = [f"{trial.lr:.3g}{'*' if trial.edge in ('lowest', 'highest') else ''}" for trial in arm.chosen]
+    marked = [
+        f"{trial.lr:.3g}{'*' if is_marked and trial.edge in ('lowest', 'highest') else ''}" for trial in arm.chosen
+    ]
     return ", ".join(dict.fromkeys(marked)) or NO_VALUE
 
 

@@ -15,6 +15,7 @@ from transferlib.comparison.choose import FailedTrial
 from transferlib.comparison.power import Needs
 from transferlib.comparison.statistics import ALPHA, MIN_SEEDS, ArmStatement, Judgement, PairStatement, sign_bound
 from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
+from transferlib.words import count, listed
 
 State = Literal["separated", "good_enough", "open", "few_seeds", "at_chance"]
 
@@ -172,7 +173,7 @@ class _Words:
             return []
         verb = "has" if len(arms) == 1 else "have"
         return [
-            f"{_listed([arm.arm for arm in arms])} {verb} not learnt: not known to be better than {self._guessing()}."
+            f"{listed([arm.arm for arm in arms])} {verb} not learnt: not known to be better than {self._guessing()}."
         ]
 
     def _guessing(self) -> str:
@@ -185,11 +186,13 @@ class _Words:
     def separation(self, best: ArmStatement, pairs: Sequence[PairStatement]) -> str:
         apart = [pair for pair in pairs if pair.is_separated]
         together = [pair for pair in pairs if not pair.is_separated]
+        on = f"On {SPLIT_OF[self._evidence.split]},"
         if not apart and len(pairs) == 1:
-            return f"{best.arm} and {pairs[0].b} are not told apart: {best.arm} leads by {self._lead(pairs[0])}."
+            leads = f"{best.arm} leads by {self._lead(pairs[0])}" if pairs[0].difference else "their means are equal"
+            return f"{on} {best.arm} and {pairs[0].b} are not told apart: {leads}."
         if not apart:
-            return f"{best.arm} comes out best, but is not told apart from any other: {self._leads(together)}."
-        told = f"{best.arm} is better than {_listed([f'{pair.b} by {self._lead(pair)}' for pair in apart])}"
+            return f"{on} {best.arm} comes out best, but is not told apart from any other: {self._leads(together)}."
+        told = f"{on} {best.arm} is better than {listed([f'{pair.b} by {self._lead(pair)}' for pair in apart])}"
         again = "if they are trained again on these training images"
         if not together:
             return f"{told}, {again}."
@@ -208,7 +211,7 @@ class _Words:
                 verb = "is better than" if lead > 0 else "is worse than"
             text = f"{pair.b}, leading by {self._amount(lead)} ({self._limits(reading.low, reading.high)})"
             found.setdefault(verb, []).append(text)
-        told = "; it ".join(f"{verb} {_listed(others)}" for verb, others in found.items())
+        told = "; it ".join(f"{verb} {listed(others)}" for verb, others in found.items())
         folds = self._evidence.num_folds
         return [f"With other training images of this kind (from {folds} folds), {pairs[0].a} {told}."] if told else []
 
@@ -220,7 +223,8 @@ class _Words:
             lead = f"by {self._amount(better.difference)} ({self._limits(found.low, found.high)})"
             is_apart = found.p_holm < ALPHA
             told.append(f"{'is better than' if is_apart else 'is not told apart from'} {pair.b}, leading {lead}")
-        return f"Of the models as trained, {pairs[0].a} {_listed(told)}."
+        on = SPLIT_OF[self._evidence.split]
+        return f"On {on}, of the models as trained, {pairs[0].a} {listed(told)}."
 
     def few_seeds(self, few: Sequence[ArmStatement]) -> str:
         most = max(arm.num_seeds for arm in few)
@@ -230,7 +234,7 @@ class _Words:
         )
 
     def left_out(self, few: Sequence[ArmStatement]) -> str:
-        which = _listed([f"{arm.arm} ({_count(arm.num_seeds, 'seed')})" for arm in few])
+        which = listed([f"{arm.arm} ({count(arm.num_seeds, 'seed')})" for arm in few])
         return f"Nothing is said of training {which} again: that takes {MIN_SEEDS} seeds with a result."
 
     def about_cost(
@@ -255,7 +259,7 @@ class _Words:
         worse = {pair.b for pair in pairs if pair.is_separated}
         undecided = [arm for arm in cheaper if arm.arm not in worse and arm.has_learnt]
         if undecided:
-            costs = _listed([f"{arm.arm} {self._amount(max(arm.at_worst or 0.0, 0.0))}" for arm in undecided])
+            costs = listed([f"{arm.arm} {self._amount(max(arm.at_worst or 0.0, 0.0))}" for arm in undecided])
             return [f"Whether a cheaper arm would do is open (margin {margin}): at worst, next time, {_could(costs)}."]
         tail = "it is also the cheapest" if not cheaper else "every cheaper arm is worse"
         if is_best_of_all:
@@ -291,7 +295,7 @@ class _Words:
         return f"{self._name} {arm.mean:.3f} ({arm.low:.3f} to {arm.high:.3f})"
 
     def _leads(self, pairs: Sequence[PairStatement]) -> str:
-        return f"it leads {_listed([f'{pair.b} by {self._lead(pair)}' for pair in pairs])}"
+        return f"it leads {listed([f'{pair.b} by {self._lead(pair)}' for pair in pairs])}"
 
     def _lead(self, pair: PairStatement) -> str:
         """Return by how much a is better than b, with limits."""
@@ -351,11 +355,3 @@ def _rounded(number: int) -> int:
     """Return a number to two digits: more would claim more than is known."""
     unit = int(10 ** max(len(str(number)) - 2, 0))
     return -(-number // unit) * unit
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -38,7 +38,7 @@ from transferlib.data.images import ImageTable
 from transferlib.data.manifest import Manifest
 from transferlib.errors import RunFolderError, TransferlibError
 from transferlib.evaluation.predictions import Predictions, Source, read_predictions
-from transferlib.names import SPLITS
+from transferlib.names import LOWER_IS_BETTER, SPLITS
 from transferlib.runs import RunFolder, read_json
 from transferlib.spec import JobSpec
 
@@ -71,6 +71,7 @@ def verify_run(run: RunFolder, check_report: CheckReport | None = None) -> Verif
         if not verification.mismatches:  # else it is said already, and in which rows
             verification.add(run.predictions.name, f"no figure can be computed: {sentence_of(error)}")
         return verification
+    _check_trials(run, found, verification)
     _check_leaderboard(run, comparison, verification)
     _check_model(run, choice, verification)
     is_choice_right = all(mismatch.file != run.choice.name for mismatch in verification.mismatches)
@@ -156,6 +157,27 @@ def _check_records(run: RunFolder, verification: Verification) -> None:
             verification.add(name, "is missing")
         elif (result.key, result.lr) != (trial.key, trial.lr):
             verification.add(name, f"is of {result.trial_id} at rate {result.lr}, should be at {trial.lr}")
+
+
+def _check_trials(run: RunFolder, found: RunResults, verification: Verification) -> None:
+    """Hold what each trial says it reached on validation against its predictions and its own log of epochs."""
+    sign = -1 if found.metric in LOWER_IS_BETTER else 1
+    for trial_id, result in found.results.items():
+        if result.state != "done":
+            continue
+        folder, metrics = run.trial(trial_id), found.scores[trial_id, "val"].metrics
+        says = {"val_accuracy": result.val_accuracy, "val_loss": result.val_loss}
+        should_be = {"val_accuracy": metrics.accuracy, "val_loss": metrics.log_loss}
+        if result.val_score is not None:
+            says["val_score"], should_be["val_score"] = result.val_score, sign * float(getattr(metrics, found.metric))
+        name = folder.result.relative_to(run.path).as_posix()
+        verification.compare(name, "", says, should_be)
+        if folder.metrics.exists():
+            epochs = list(csv.DictReader(io.StringIO(folder.metrics.read_text(encoding="utf-8"))))
+            verification.compare(name, "epochs", result.epochs, len(epochs))
+            best = epochs[result.best_epoch] if 0 <= result.best_epoch < len(epochs) else {}
+            at_best = {key: _number(best[key]) for key in ("val_accuracy", "val_loss") if key in best}
+            verification.compare(name, "best_epoch", says | at_best, says)
 
 
 def _check_predictions(run: RunFolder, manifest: Manifest, verification: Verification) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transferlib.errors import WeightsError
 from transferlib.records import TrialKey, TrialResult
-from transferlib.runs import RunFolder, TrialFolder
+from transferlib.runs import RunFolder, TrialFolder, read_json
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class RunModel:
 def find_run_model(folder: Path, architecture: str) -> RunModel:
     """Return the run's model of an architecture: the best on validation of those that were kept.
 
-    Best is the highest validation accuracy, then the lower validation loss, then the smaller rate, over all strategies,
-    seeds and candidates; so it is a chosen candidate of its arm and seed.
+    That is the model the run hands over, where it is of this architecture; else the best of what was kept, by what each
+    trial knew of itself: the comparison's metric, then the lower validation loss, fewer parameters, the smaller rate.
 
     Args:
         folder: A run folder, or one trial's folder in it.
@@ -51,7 +51,8 @@ def find_run_model(folder: Path, architecture: str) -> RunModel:
             f"--weights {folder}: the run has no finished model of {architecture}. Finished and kept: {there}. "
             f"Give --arch accordingly, or finish the run first (--resume {run.run_id})."
         )
-    best, trial = min(fitting, key=lambda pair: _selection_key(pair[0]))
+    handed = (read_json(run.choice) or {}).get("model")
+    best, trial = min(fitting, key=lambda pair: (pair[0].trial_id != handed, *_selection_key(pair[0])))
     chosen_of = f" of {len(fitting)}" if len(fitting) > 1 else ""
     origin = f"{run.run_id}/{best.trial_id} (best{chosen_of} on validation, accuracy {best.val_accuracy:.3f})"
     notes = () if run.choice.is_file() else (f"{run.run_id} did not finish: the best of what it has was taken.",)

@@ -33,6 +33,7 @@ from transferlib.records import FINISHED, TrialResult, TrialSpec
 from transferlib.runs import RunFolder, read_json, write_atomic
 from transferlib.spec import JobSpec
 from transferlib.telemetry.exporter import serve_metrics
+from transferlib.words import count
 
 log = logging.getLogger("transferlib.job")
 
@@ -149,7 +150,7 @@ class _Job:
             raise prepared
         prepared = settle(run, prepared, plan)
         origins = dict.fromkeys(prepared.origins.values()) or ("none: every strategy starts from random weights",)
-        threads = _count(plan.threads_per_worker, "thread")
+        threads = count(plan.threads_per_worker, "thread")
         self.tell(f"Weights: {'; '.join(origins)}. Precision {prepared.precision}, {threads} a worker.")
         for note in prepared.notes:
             self.tell(note)
@@ -178,7 +179,7 @@ class _Job:
         num_done, num_trials = self._progress()
         if num_done:
             self.tell(f"{num_done} of {num_trials} trials are finished already.")
-        self._phase("running", _count(num_trials - num_done, "trial"))
+        self._phase("running", count(num_trials - num_done, "trial"))
         reasons = run_trials(run, plan, pending, self._kept)
         self._refuse_to_go_on_if_stopped()
         lost = [trial.trial_id for trial in self._expected() if not self._is_finished(trial)]
@@ -253,10 +254,6 @@ def write_report(run: RunFolder) -> None:
     from transferlib import report
 
     report.write_report(run)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _failures(failed: Sequence[TrialResult]) -> str:

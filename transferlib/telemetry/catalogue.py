@@ -19,6 +19,7 @@ PHASES = ("train", "val")
 PLACES = ("runs", "cache")
 """Values of `place`: where run folders are, and the decoded cache of the node that the job's own process is on."""
 
+# `seed` is "3"; where there are folds "3-f2", so that no two trials have the same labels.
 _TRIAL = ("run", "arm", "seed", "candidate")
 _PHASE = (*_TRIAL, "phase")
 _ARM = ("run", "arm")
