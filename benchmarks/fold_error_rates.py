@@ -175,7 +175,7 @@ def main() -> None:
             "",
             table(header, rows),
             "",
-            f"{options.repetitions} repetitions of each. {machine_line()} {time.monotonic() - begun:.0f} s on one core.",
+            f"{options.repetitions} repetitions of each. {machine_line()} {time.monotonic() - begun:.0f} s, one core.",
             "",
         ]
     )

@@ -206,7 +206,7 @@ def leaderboard_lines(leaderboard: Mapping[str, Any], edges: Collection[tuple[st
         for arm in leaderboard["arms"]
     ]
     if (chance := leaderboard.get("chance")) is not None:
-        found = ["chance", NO_VALUE, f"{chance['value']:.3f}", f"{chance['low']:.3f} to {chance['high']:.3f}"]
+        found = ["majority", NO_VALUE, f"{chance['value']:.3f}", f"{chance['low']:.3f} to {chance['high']:.3f}"]
         rows.append([*found, *[""] * (len(HEADER) - len(found))])
     header = [f"{title} {SHORT_METRICS[metric]}" if title in ("val", "test") else title for title in HEADER]
     if metric == "log_loss":

@@ -62,7 +62,7 @@ def to_markdown(comparison: Comparison) -> str:
     ]
     if comparison.judgement is not None:
         chance = comparison.judgement.chance
-        found = ["chance", NO_VALUE, f"{chance.value:.3f} ({chance.low:.3f} to {chance.high:.3f})"]
+        found = ["majority", NO_VALUE, f"{chance.value:.3f} ({chance.low:.3f} to {chance.high:.3f})"]
         rows.append([*found, *[""] * (len(header) - len(found))])
     lines = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
     notes = [
