@@ -238,6 +238,15 @@ class JobSpec(Section):
     output: OutputSpec = OutputSpec()
 
     @model_validator(mode="after")
+    def _folds_tune_each_seed(self) -> Self:
+        if self.data.split.folds is not None and self.comparison.tuning_seeds is not None:
+            raise ValueError(
+                f"--tuning-seeds {self.comparison.tuning_seeds} does not go with --folds {self.data.split.folds}: each "
+                "seed cuts anew, so later seeds would be tested on images that chose their rate; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _train_is_one_arm(self) -> Self:
         arms = len(self.models.architectures) * len(self.strategies.names)
         if self.verb == "train" and arms != 1:

@@ -172,12 +172,20 @@ def test_what_can_be_shown_is_found_four_times_of_five(num_images: int, num_seed
     assert 0.7 <= found[num_seeds, num_arms]["found"] <= 0.9
 
 
-@pytest.mark.parametrize(("num_points", "num_seeds"), [(60, 3), (150, 1)])
-def test_folds_claim_nothing_that_other_training_images_would_not_bear_out(num_points: int, num_seeds: int) -> None:
-    shares = measure(num_points, num_seeds, 5, 200, np.random.default_rng(5))
+@pytest.mark.parametrize(
+    ("learner", "num_points", "num_seeds"),
+    [("nearest mean", 60, 3), ("nearest mean", 150, 1), ("nearest neighbour", 150, 3)],
+)
+def test_folds_claim_nothing_that_other_training_images_would_not_bear_out(
+    learner: str, num_points: int, num_seeds: int
+) -> None:
+    shares = measure(learner, num_points, num_seeds, 5, 200, np.random.default_rng(5))
     assert shares["false, other images"] <= 0.05 + noise(0.05, 200)
     assert shares["covered, other images"] >= 0.95 - noise(0.05, 400)
-    assert abs(shares["covered, these models"] - 0.95) <= 0.02 + noise(0.05, 400)
+    if learner == "nearest mean":
+        assert abs(shares["covered, these models"] - 0.95) <= 0.02 + noise(0.05, 400)
+    else:  # on these images one arm is often truly better, and the other reading finds it
+        assert shares["false, trained again"] > shares["false, other images"] + 0.05
     assert shares["found, other images"] > 0.05 + noise(0.05, 200)
 
 

@@ -20,7 +20,12 @@ from transferlib.comparison.statistics import ArmTable, judge
 from transferlib.comparison.variance import Rows
 from transferlib.comparison.verify import verify_run
 from transferlib.data.manifest import Manifest
+from transferlib.errors import DataError
 from transferlib.evaluation.metrics import compute_metrics
+from transferlib.records import TrialKey
+from transferlib.report.content import report_content
+from transferlib.report.html import render
+from transferlib.report.result import describe_model
 from transferlib.runs import RunFolder, read_json, write_json
 
 STORY = Story(
@@ -234,3 +239,68 @@ def test_two_runs_over_folds_are_compared_over_all_images_and_models_on_those_bo
     assert found.models.a.mean == pytest.approx(np.mean([tested[0][image_id] for image_id in both]))
     assert found.models.b.mean == pytest.approx(np.mean([tested[1][image_id] for image_id in both]))
     assert found.models.what.endswith(f"fold {boards[0]['model']['fold']}")
+
+
+def test_the_model_is_described_by_the_images_of_its_fold(run: RunFolder, board: dict) -> None:
+    comparison = load_comparison(run)
+    assert comparison.model is not None
+    model = comparison.model
+    images = Manifest.load(run.manifest).images(model.trial.key)
+    number = len(images.rows("test"))
+    assert number < 30
+    assert model.images.image_ids == tuple(images.image_ids[row] for row in images.rows("test"))
+    assert f"on test (the {number} images of its fold)" in run.leaderboard("md").read_text()
+    described = describe_model(comparison)
+    assert described is not None
+    assert described["num_images"] == number
+
+
+def test_figures_calibration_and_confusion_are_over_the_same_whole_seeds(tmp_path: Path) -> None:
+    run = write_run(tmp_path, Story(**{**vars(STORY), "failed": dict.fromkeys(FAILED, "the loss is not finite")}))
+    content = report_content(run, with_pictures=False)
+    of_full = next(of for of in content["calibration"] if of.arm == "resnet18-full")
+    assert list(of_full.by_seed) == [0, 1]
+    (arm,) = [arm for arm in read_json(run.leaderboard("json"))["arms"] if arm["arm"] == "resnet18-full"]
+    assert of_full.mean("ece") == pytest.approx(arm["ece"]["mean"])
+    counts = {of["arm"]: sum(cell[2] for cell in of["counts"]) for of in content["confusions"]}
+    assert counts == {"resnet18-full": 2 * 76, "resnet18-last_layers": 3 * 76}
+    row = next(line for line in run.leaderboard("csv").read_text().splitlines() if line.startswith("resnet18-full,"))
+    assert row.split(",")[3] == "2"
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_run_without_one_whole_seed_has_a_report(tmp_path: Path, first: int) -> None:
+    """A job that was stopped in the first seed ended as failed: the plot of costs had no arm."""
+    ids = [
+        f"resnet18-{s}-f{fold}-s{seed}-c{c}"
+        for s in ("last_layers", "full")
+        for seed in STORY.seeds
+        for fold in (1, 2, 3)
+        for c in range(2)
+        if (seed, fold) > (0, first)
+    ]
+    run = write_run(tmp_path, Story(**{**vars(STORY), "unfinished": tuple(ids)}))
+    content = report_content(run, with_pictures=False)
+    assert content["comparison"].num_folds == 3
+    assert content["comparison"].judgement is None
+    render(content)
+
+
+def test_models_tested_on_different_images_are_not_compared_but_arms_are(run: RunFolder, tmp_path: Path) -> None:
+    other = write_run(tmp_path, Story(**{**vars(STORY), "folds": 18, "seeds": (0,), "per_class": (6, 6, 7)}))
+    boards = [read_json(one.leaderboard("json"))["model"] for one in (run, other)]
+    manifests = [Manifest.load(one.manifest) for one in (run, other)]
+    tested = []
+    for manifest, model in zip(manifests, boards, strict=True):
+        images = manifest.images(TrialKey.of_arm(model["arm"], model["seed"], model["candidate"], model["fold"]))
+        tested.append({images.image_ids[row] for row in images.rows("test")})
+    if len(tested[0] & tested[1]) < 2:
+        with pytest.raises(DataError, match=r"tested on images of different folds.*Compare arms: --arm resnet18-"):
+            compare_runs(run, other)
+    else:
+        found = compare_runs(run, other)
+        assert found.models is not None
+        assert found.models.num_images == len(tested[0] & tested[1])
+    by_arm = compare_runs(run, other, arm="resnet18-full")
+    assert by_arm.first.num_images == 76
+    assert not by_arm.notes

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -287,8 +288,9 @@ def test_folds_say_which_differences_other_training_images_would_show_too() -> N
     )
     sentence = verdict.sentences[1]
     assert sentence.startswith("With other training images of this kind (from 5 folds), resnet18-full is ")
-    assert "is better than resnet18-feature_extraction, leading by 10.0 points (9.6 to 10.4)" in sentence
-    assert "is not told apart from resnet18-last_layers, leading by 0.2 points (" in sentence
+    assert "is better than resnet18-feature_extraction by 10.0 points (9.6 to 10.4)" in sentence
+    assert "it leads resnet18-last_layers by 0.2 points (" in sentence
+    assert sentence.endswith("which does not tell them apart.")
 
 
 def test_with_one_seed_folds_speak_of_other_images_and_nothing_else_of_training_again() -> None:
@@ -321,3 +323,43 @@ def test_arms_whose_means_are_equal_are_not_said_to_lead() -> None:
     text = verdict_of([table("full", wrong), table("last_layers", other)]).text
     assert "are not told apart: their means are equal." in text
     assert "leads" not in text
+
+
+def test_cheaper_arms_are_called_worse_only_where_they_are() -> None:
+    """An arm that is not told apart from any other, nor from chance, was called worse in the next sentence."""
+    seen = set()
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        accuracies, stds = random.uniform(0.48, 0.64, 3), random.uniform(0.005, 0.06, 3)
+        tables = [noisy(name, *of, seed) for name, *of in zip(FLOPS, accuracies, stds, strict=True)]
+        verdict = verdict_of(tables, chance=0.5)
+        found = re.search(r"every cheaper arm is worse( or not known to have learnt)?\.", verdict.text)
+        if not found:
+            continue
+        constant = (np.arange(NUM_IMAGES) < 500).astype(np.float64)
+        judged = judge(tables, Rows.of(NUM_IMAGES), constant)
+        assert verdict.best is not None
+        cost = {f"resnet18-{name}": flops for name, flops in FLOPS.items()}
+        worse = {
+            arm.arm: any(pair.is_separated and {pair.a, pair.b} == {arm.arm, verdict.best} for pair in judged.pairs)
+            for arm in judged.arms
+            if cost[arm.arm] <= 0.9 * cost[verdict.best]
+        }
+        assert all(worse.values()) == (found[1] is None)
+        seen.add(found[1])
+    assert len(seen) == 2
+
+
+def test_limits_that_exclude_zero_say_why_they_tell_nothing_apart() -> None:
+    tables = [
+        with_folds(table("full", GOOD), [0.95, 0.97, 0.93, 0.96, 0.94]),
+        with_folds(table("last_layers", NEARLY_AS_GOOD), [0.90, 0.93, 0.89, 0.90, 0.90]),
+        with_folds(table("feature_extraction", BAD), [0.85, 0.88, 0.82, 0.87, 0.84]),
+    ]
+    judged = judge(tables, Rows.of(NUM_IMAGES), np.zeros(NUM_IMAGES), test_per_train=1 / 3)
+    sentence = next(text for text in folded_verdict(tables).sentences if text.startswith("With other"))
+    for pair in judged.pairs[:2]:
+        found = pair.with_other_images
+        assert found is not None
+        alone = found.low * found.high > 0 and found.p_holm >= 0.05
+        assert ("for this pair alone, but p = " in sentence.split(pair.b)[1].split(")")[0]) == alone

@@ -49,7 +49,6 @@ def test_option_without_effect_is_told(sections: dict[str, Any], text: str) -> N
         {"strategies": {"last_stages": 2, "stage_lr_factor": 0.5}},
         {"data": {"cache": {"dir": "/c", "max_bytes": 9}, "split": {"val": 0.3, "test": 0.2, "seed": 4}}},
         {"models": {"weights": "DEFAULT"}},
-        {"models": {"weights": "none"}, "strategies": {"names": ["full", "scratch"]}},
     ],
 )
 def test_option_with_effect_needs_no_word(sections: dict[str, Any]) -> None:
@@ -66,7 +65,8 @@ def test_shares_and_seed_of_a_cut_that_is_not_made_are_told() -> None:
 
 
 def test_random_frozen_layers_are_told() -> None:
-    (note,) = notes(models={"weights": "none"})
+    note, of_full = notes(models={"weights": "none"})
+    assert of_full.startswith("--weights none with full: it begins from random weights as scratch does")
     assert note.startswith("--weights none with feature_extraction and last_layers: the frozen layers stay random")
     every_stage = {"names": ["last_layers"], "last_stages": 5}  # of a ResNet: none is frozen
     assert notes(models={"weights": "none"}, strategies=every_stage) == ()

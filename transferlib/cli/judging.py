@@ -216,7 +216,7 @@ def diff_lines(found: RunDifference) -> list[str]:
     if found.models is not None:
         lines += [
             f"Models handed over: A's is {found.models.what}, B's {found.models.than}.",
-            _sentence(found.models, found.metric),
+            _sentence(found.models, found.metric, found.num_shared),
             "",
         ]
     if found.arms:
@@ -227,7 +227,7 @@ def diff_lines(found: RunDifference) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def _sentence(models: Difference, metric: str) -> str:
+def _sentence(models: Difference, metric: str, num_shared: int) -> str:
     """Say which of two models is better on the shared images, and whether that is known."""
     from transferlib.comparison.statistics import ALPHA
     from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
@@ -236,8 +236,10 @@ def _sentence(models: Difference, metric: str) -> str:
     reading = pair.these_models
     told = "told apart" if reading.p < ALPHA else "not told apart"
     lower = "; lower is better" if metric in LOWER_IS_BETTER else " points"
+    on = "" if models.num_images == num_shared else f"On the {models.num_images:,} images that both were tested on: "
+    name = METRIC_WORDS[metric] if on else METRIC_WORDS[metric].capitalize()
     return (
-        f"{METRIC_WORDS[metric].capitalize()} of A {models.a.mean:.3f}, of B {models.b.mean:.3f}: B - A is "
+        f"{on}{name} of A {models.a.mean:.3f}, of B {models.b.mean:.3f}: B - A is "
         f"{_signed(pair.difference, metric)} ({_signed(reading.low, metric)} to {_signed(reading.high, metric)}"
         f"{lower}), as these models are, p = {reading.p:.2g}: {told}."
     )

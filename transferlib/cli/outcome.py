@@ -51,9 +51,7 @@ def result_lines(run: RunFolder, width: int) -> Iterator[str]:
     chosen, grids = choice.get("chosen", ()), choice.get("grids", {})
     at_edge = [trial for trial in chosen if trial["edge"] in ("lowest", "highest")]
     edges = {
-        (trial["arm"], _key_of(trial).seed_name)
-        for trial in at_edge
-        if len(grids.get(trial["arm"], ())) != FEWEST_RATES
+        (trial["arm"], key_of(trial).seed_name) for trial in at_edge if len(grids.get(trial["arm"], ())) != FEWEST_RATES
     }
     yield from leaderboard_lines(leaderboard, edges, width)
     if edges:
@@ -157,10 +155,11 @@ def training_words(model: Mapping[str, Any]) -> str:
     Args:
         model: Of `leaderboard.json`.
     """
-    return _key_of(model).training
+    return key_of(model).training
 
 
-def _key_of(trial: Mapping[str, Any]) -> TrialKey:
+def key_of(trial: Mapping[str, Any]) -> TrialKey:
+    """Return the key of a trial as `choice.json` and `leaderboard.json` name it."""
     return TrialKey.of_arm(trial["arm"], trial["seed"], trial.get("candidate", 0), trial.get("fold", 0))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transferlib.cli.outcome import saved_leaderboard
+from transferlib.cli.outcome import key_of, saved_leaderboard
 from transferlib.cli.run_state import GOING_ON, UNREACHABLE, RunState, read_state
 from transferlib.cli.run_view import RunView
 from transferlib.cli.tables import text_table
@@ -92,7 +92,7 @@ def runs_lines(rows: list[RunRow]) -> list[str]:
             row.state if row.ray in (None, "RUNNING") else f"{row.state} (Ray: {row.ray.lower()})",
             "" if row.exit_code is None else str(row.exit_code),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(row.updated_at)) if row.updated_at else "",
-            f"{row.model['arm']} s{row.model['seed']}" if row.model else "",
+            f"{row.model['arm']} s{key_of(row.model).seed_name}" if row.model else "",
             f"{row.model['val']:.3f}" if row.model else "",
             f"{row.model['test']['value']:.3f}" if row.model and row.model["test"] else "",
         ]

@@ -190,13 +190,10 @@ def _figures(
 ) -> dict[str, dict[str, Figure]]:
     """Return each arm's metrics that are defined, the limits over all arms at once, as a judgement has them.
 
-    An arm has none where a split was not read by all of its chosen trials. A seed of which a fold is missing counts for
-    nothing; and while trials go on, where some seeds are finished in all arms, so do the other ones.
+    An arm has none where a split was not read by all of its chosen trials. Seeds that are not whole count for nothing.
     """
-    whole = {trial.seed for trials in chosen.values() for trial in trials} - found.begun_seeds
     read: dict[str, dict[int, TrialScores]] = {}
-    for arm, all_trials in chosen.items():
-        trials = [trial for trial in all_trials if trial.seed in whole] if whole else all_trials
+    for arm, trials in chosen.items():
         is_read = all((trial.trial_id, split) in found.scores for trial in trials)
         read[arm] = found.by_seed(trials, split) if is_read else {}
     figures: dict[str, dict[str, Figure]] = {arm: {} for arm in chosen}

@@ -77,7 +77,8 @@ class Choice:
     def model(self) -> ChosenTrial | None:
         """Return the trained model handed over: best on validation over all arms and seeds; None without any.
 
-        It depends on neither the test set nor on seconds, so its figure on test is unbiased.
+        It depends on neither the test set nor on seconds, so its figure on test is unbiased (with folds rather too low:
+        `leaderboard.HandedModel`).
 
         Source: CONTRACT, Choosing.
         """

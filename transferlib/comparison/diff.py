@@ -58,6 +58,8 @@ class Difference:
     b: ArmStatement
     pair: PairStatement
     """Of a minus b; p_holm is over the arms that are compared, and of models it is p."""
+    num_images: int
+    """Shared test images that it is on: of models from folds, those that both were tested on."""
 
     def to_plain(self) -> dict[str, Any]:
         """Return it for JSON, as `pairs` of `leaderboard.json` has it."""
@@ -65,6 +67,7 @@ class Difference:
         return {
             "a": _plain_side(self.what, self.a),
             "b": _plain_side(self.than, self.b),
+            "images": self.num_images,
             "difference": self.pair.difference,
             "discordant_images": self.pair.num_discordant,
             "these_models": {"low": fixed.low, "high": fixed.high, "p_holm": fixed.p_holm},
@@ -175,13 +178,14 @@ def compare_runs(a: RunFolder, b: RunFolder, *, arm: str | None = None, arm_b: s
     shared = _match(one, other)
     pairs = _arm_pairs(one, other, arm, arm_b)
     metric = one.metric
-    models = _hold_models(one, other, shared) if arm is None and arm_b is None else None
-    arms = [_hold(one, other, shared, (x, y), (one.arms[x], other.arms[y])) for x, y in pairs]
-    if models is None and not arms:
+    is_of_models = arm is None and arm_b is None
+    models = _hold_models(one, other, shared) if is_of_models else None
+    if is_of_models and models is None:
         raise DataError(
-            f"{a.run_id} and {b.run_id} have no arm in common, and their models were tested on other images. Name two "
-            "arms with --arm and --arm-b."
+            f"The models that {a.run_id} and {b.run_id} hand over were tested on images of different folds, so they "
+            f"cannot be compared. Compare arms: --arm {next(iter(one.arms))}."
         )
+    arms = [_hold(one, other, shared, (x, y), (one.arms[x], other.arms[y])) for x, y in pairs]
     return RunDifference(
         runs=(a.run_id, b.run_id),
         metric=metric,
@@ -312,7 +316,7 @@ def _hold(
         lower_is_better=metric in LOWER_IS_BETTER,
         is_share=metric in SHARES,
     )
-    return Difference(*names, found.arms[0], found.arms[1], found.pairs[0])
+    return Difference(*names, found.arms[0], found.arms[1], found.pairs[0], len(shared.rows[0]))
 
 
 def _hold_models(one: _Side, other: _Side, shared: Shared) -> Difference | None:
@@ -384,8 +388,6 @@ def _notes(
             f"{other.run.run_id} was chosen by {METRIC_WORDS[other.metric]}; both are compared by "
             f"{METRIC_WORDS[one.metric]}, as {one.run.run_id} was chosen."
         )
-    if models is None and one.model.key.fold + other.model.key.fold:
-        notes.append("The models handed over were tested on images of other folds, so they are not compared.")
     if models is not None and not pairs:
         notes.append("The runs have no arm in common; --arm and --arm-b compare two that differ.")
     return notes

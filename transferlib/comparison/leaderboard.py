@@ -30,8 +30,12 @@ class HandedModel:
     """Say which trained model a run hands over: the best on validation over all arms, seeds and folds."""
 
     trial: ChosenTrial
+    images: SplitImages
+    """That its figure is on: test, of its fold where there are folds; validation until test was read."""
     test: Interval | None
-    """The metric on test with 95 % limits, unbiased: nothing on test chose it. None until test was read."""
+    """The metric on test with 95 % limits; None until test was read. Unbiased where the images are cut once: nothing on
+    test chose it. With folds it is rather too low, since a fold's test images are other folds' validation images: the
+    fold is chosen whose own were easy, and the others are then harder (by 1 to 2 points with 60 images in 3 folds)."""
 
     def to_plain(self, path: str) -> dict[str, Any]:
         """Return `model` of `leaderboard.json`.
@@ -72,16 +76,13 @@ class Comparison:
     """Trials that have not ended; none in a finished run."""
     is_final: bool
     """Whether the choice is saved and the chosen trials have read the test set."""
+    num_folds: int
+    """Folds that each seed is trained on; 1: the images are cut once."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Return the seeds that any arm has a result for."""
         return tuple(sorted({trial.seed for trial in self.choice.chosen}))
-
-    @property
-    def num_folds(self) -> int:
-        """Return how many folds each seed was trained on; 1: the images are cut once."""
-        return max((trial.fold for trial in self.choice.candidates), default=0) or 1
 
     @property
     def ranked_by(self) -> str:
@@ -165,6 +166,7 @@ def build_comparison(found: RunResults, choice: Choice, *, is_final: bool, notes
         num_trials=found.num_trained,
         unfinished=found.unfinished,
         is_final=is_final,
+        num_folds=found.num_folds,
     )
 
 
@@ -234,11 +236,12 @@ def _handed_model(found: RunResults, choice: Choice, *, is_final: bool) -> Hande
     trial = choice.model
     if trial is None:
         return None
+    images = found.images_of(trial.key, "test" if is_final else "val")
     if not is_final:
-        return HandedModel(trial, None)
-    scores, rows = found.scores[trial.trial_id, "test"], found.images_of(trial.key, "test").rows(found.metric)
+        return HandedModel(trial, images, None)
+    scores, rows = found.scores[trial.trial_id, "test"], images.rows(found.metric)
     low, high = file_interval(scores.values[found.metric], rows, is_share=found.metric in SHARES)
-    return HandedModel(trial, Interval(float(getattr(scores.metrics, found.metric)), low, high))
+    return HandedModel(trial, images, Interval(float(getattr(scores.metrics, found.metric)), low, high))
 
 
 def load_comparison(run: RunFolder, notes: Sequence[str] = ()) -> Comparison:

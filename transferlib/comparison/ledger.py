@@ -74,7 +74,7 @@ class Readings:
         before = f"{number - 1} run{'s' if number > 2 else ''} before ({_some(self.earlier)})"
         chance = 100 * (1 - (1 - ALPHA) ** number)
         return [
-            f"This test set has been read by {before}. Read once, arms that are alike are called different in at most "
+            f"This test set has been read by {before}. Read once, arms that are alike are called different in about "
             f"{100 * ALPHA:.0f} of 100 cases; read {number} times, with choices in between, in up to {chance:.0f} of "
             "100. The test figure of a model picked by test among these runs is too high. New test images would tell."
         ]

@@ -104,6 +104,21 @@ def detectable_difference(
 
     Source: the defaults are regime M of `benchmarks/verdict_error_rates.py`.
     """
+    # Of few images the formula asks more of more seeds, which cannot be: what fewer seeds show, more show too.
+    counts = {*range(MIN_SEEDS, min(num_seeds, MOST_SEEDS)), num_seeds}
+    shares = (accuracy, seed_std, disagreement, arm_disagreement)
+    return min(_detectable(num_images, count, num_arms, *shares) for count in counts)
+
+
+def _detectable(
+    num_images: int,
+    num_seeds: int,
+    num_arms: int,
+    accuracy: float,
+    seed_std: float,
+    disagreement: float,
+    arm_disagreement: float,
+) -> float:
     seed_variance = seed_std**2 if num_seeds >= MIN_SEEDS else 0.0
     seed_df = num_seeds - 1 if num_seeds >= MIN_SEEDS else num_images - 1
     level = 1 - ALPHA / max(num_arms * (num_arms - 1), 2)

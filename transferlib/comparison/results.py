@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
+
+KeyedT = TypeVar("KeyedT", bound=Keyed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,21 +155,32 @@ class RunResults:
             return self.splits[split]
         return self.splits[split].of_rows(self.places[key.seed, key.fold][split])
 
-    def by_seed(self, chosen: Sequence[Keyed], split: str) -> dict[int, TrialScores]:
-        """Return one arm's scores on all images of a split by seed: of its trial, or of its folds' trials together.
+    def shown(self, chosen: Sequence[KeyedT], split: str) -> list[KeyedT]:
+        """Return the trials of one arm that its figures come from.
 
-        A seed is left out where a fold has no chosen trial, or one that has not read the split.
+        That are those of whole seeds: every fold has one that has read the split. On validation, while trials go on and
+        some seeds are finished in all arms, the other seeds do not count either.
 
         Args:
             chosen: Trials of one arm, one a seed and fold.
             split: val or test.
         """
+        num_read = Counter(trial.seed for trial in chosen if (trial.trial_id, split) in self.scores)
+        is_interim = split == "val" and any(trial.seed not in self.begun_seeds for trial in self.trials)
+        begun = self.begun_seeds if is_interim else frozenset()
+        return [trial for trial in chosen if num_read[trial.seed] == self.num_folds and trial.seed not in begun]
+
+    def by_seed(self, chosen: Sequence[Keyed], split: str) -> dict[int, TrialScores]:
+        """Return one arm's scores on all images of a split by seed: of its trial, or of its folds' trials together.
+
+        Args:
+            chosen: Trials of one arm, one a seed and fold; those that `shown` leaves out count for nothing.
+            split: val or test.
+        """
         seeds: dict[int, list[TrialKey]] = {}
-        for trial in chosen:
-            if (trial.trial_id, split) in self.scores:
-                seeds.setdefault(trial.seed, []).append(trial.key)
-        whole = {seed: keys for seed, keys in sorted(seeds.items()) if len(keys) == self.num_folds}
-        return {seed: self._joined(keys, split) for seed, keys in whole.items()}
+        for trial in self.shown(chosen, split):
+            seeds.setdefault(trial.seed, []).append(trial.key)
+        return {seed: self._joined(keys, split) for seed, keys in sorted(seeds.items())}
 
     def _joined(self, keys: Sequence[TrialKey], split: str) -> TrialScores:
         """Return the scores of trials that have an image each once, in the images' order."""

@@ -318,9 +318,13 @@ def _state_pairs(
             b=tables[j].arm,
             difference=float(fixed[number].value),
             num_discordant=discordant[number],
-            these_models=_inference(fixed[number], p_fixed[number]),
-            if_trained_again=None if (found := anew[number]) is None else _inference(found, p_anew[number]),
-            with_other_images=None if (found := others[number]) is None else _inference(found, p_others[number]),
+            these_models=_inference(fixed[number], p_fixed[number], least[number]),
+            if_trained_again=None
+            if (found := anew[number]) is None
+            else _inference(found, p_anew[number], least[number]),
+            with_other_images=None
+            if (found := others[number]) is None
+            else _inference(found, p_others[number], least[number]),
         )
         for number, (i, j) in enumerate(pairs)
     )
@@ -396,13 +400,13 @@ def _wilson(mean: Floats, num: Floats, quantile: Floats) -> tuple[Floats, Floats
     return np.clip(np.minimum(centre - margin, share), 0, 1), np.clip(np.maximum(centre + margin, share), 0, 1)
 
 
-def _inference(found: Estimate, p_holm: float) -> Inference:
+def _inference(found: Estimate, p_holm: float, least_p: float = 0.0) -> Inference:
     margin = found.margin(1 - ALPHA / 2)
     return Inference(
         low=float(found.value - margin),
         high=float(found.value + margin),
         df=float(found.df),
-        p=float(found.p),
+        p=max(float(found.p), least_p),
         p_holm=float(p_holm),
         variance=float(found.variance),
     )

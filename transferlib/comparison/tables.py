@@ -30,7 +30,8 @@ def to_csv(arms: Sequence[ArmResult]) -> str:
         figures = [arm.figure(*key) for key in metrics]
         values = [None if figure is None else getattr(figure, part) for figure in figures for part in PARTS]
         rates = " ".join(f"{seed}:{lr!r}" for seed, lr in arm.rates.items())
-        named = (arm.arm, arm.architecture, arm.strategy, len({trial.seed for trial in arm.chosen}))
+        counted = arm.figure("val", "accuracy")
+        named = (arm.arm, arm.architecture, arm.strategy, 0 if counted is None else len(counted.by_seed))
         taken = (*(getattr(arm, name) for name in cost), arm.num_done, arm.num_failed)
         writer.writerow([*named, *values, rates, *taken])
     return text.getvalue()
@@ -82,7 +83,8 @@ def model_lines(comparison: Comparison) -> list[str]:
     trial = model.trial
     value = f"{name} {trial.val:.3f} on validation"
     if model.test is not None:
-        value += f", {model.test.value:.3f} ({model.test.low:.3f} to {model.test.high:.3f}) on test"
+        of_fold = f" (the {len(model.images.labels):,} images of its fold)" if trial.fold else ""
+        value += f", {model.test.value:.3f} ({model.test.low:.3f} to {model.test.high:.3f}) on test{of_fold}"
     lines = [f"Model: {trial.arm}, {trial.key.training}: {value}."]
     if judged is not None:
         majority = comparison.classes[int(images.constant[0].argmax())]

@@ -13,7 +13,15 @@ from typing import Literal
 from transferlib.comparison.arms import ArmResult
 from transferlib.comparison.choose import FailedTrial
 from transferlib.comparison.power import Needs
-from transferlib.comparison.statistics import ALPHA, MIN_SEEDS, ArmStatement, Judgement, PairStatement, sign_bound
+from transferlib.comparison.statistics import (
+    ALPHA,
+    MIN_SEEDS,
+    ArmStatement,
+    Inference,
+    Judgement,
+    PairStatement,
+    sign_bound,
+)
 from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
 from transferlib.words import count, listed
 
@@ -166,7 +174,10 @@ class _Words:
         return f"{who}: with {self._value(best)} {which} not known to be better than {self._guessing()}."
 
     def if_at_chance(self) -> str:
-        return "More epochs, other rates (--base-lr, --lr-candidates) or source weights that fit may change that."
+        return (
+            "More epochs, other rates (--base-lr, --lr-candidates) or source weights that fit may change that; where "
+            "test images are few, more of them, or --folds, may show what these could not."
+        )
 
     def unlearnt(self, arms: Sequence[ArmStatement]) -> list[str]:
         if not arms:
@@ -206,21 +217,24 @@ class _Words:
             if (reading := better.with_other_images) is None:
                 continue
             lead = (reading.low + reading.high) / 2
-            verb = "is not told apart from"
+            text = f"{pair.b} by {self._amount(abs(lead))} ({self._reading(reading)})"
+            verb = "leads" if lead >= 0 else "trails"
             if reading.p_holm < ALPHA:
                 verb = "is better than" if lead > 0 else "is worse than"
-            text = f"{pair.b}, leading by {self._amount(lead)} ({self._limits(reading.low, reading.high)})"
             found.setdefault(verb, []).append(text)
-        told = "; it ".join(f"{verb} {listed(others)}" for verb, others in found.items())
+        if not found:
+            return []
+        told = "; it ".join(f"{verb} {listed(others)}" for verb, others in sorted(found.items()))
+        end = ", which does not tell them apart" if found.keys() & {"leads", "trails"} else ""
         folds = self._evidence.num_folds
-        return [f"With other training images of this kind (from {folds} folds), {pairs[0].a} {told}."] if told else []
+        return [f"With other training images of this kind (from {folds} folds), {pairs[0].a} {told}{end}."]
 
     def these_models(self, pairs: Sequence[PairStatement]) -> str:
         told = []
         for pair in pairs:
             better = pair.swapped() if self._is_loss else pair
             found = better.these_models
-            lead = f"by {self._amount(better.difference)} ({self._limits(found.low, found.high)})"
+            lead = f"by {self._amount(better.difference)} ({self._reading(found)})"
             is_apart = found.p_holm < ALPHA
             told.append(f"{'is better than' if is_apart else 'is not told apart from'} {pair.b}, leading {lead}")
         on = SPLIT_OF[self._evidence.split]
@@ -261,7 +275,10 @@ class _Words:
         if undecided:
             costs = listed([f"{arm.arm} {self._amount(max(arm.at_worst or 0.0, 0.0))}" for arm in undecided])
             return [f"Whether a cheaper arm would do is open (margin {margin}): at worst, next time, {_could(costs)}."]
-        tail = "it is also the cheapest" if not cheaper else "every cheaper arm is worse"
+        tail = "it is also the cheapest"
+        if cheaper:
+            is_unlearnt = any(arm.arm not in worse for arm in cheaper)
+            tail = "every cheaper arm is worse" + (" or not known to have learnt" if is_unlearnt else "")
         if is_best_of_all:
             return [f"To train next time: {best.arm}; {tail}."]
         limit = self._amount(max(best.at_worst or 0.0, 0.0))
@@ -284,7 +301,8 @@ class _Words:
                 f"{pair.a} and {pair.b} differ too little for their spread: neither 30 seeds nor 20 times the images "
                 "would tell them apart."
             )
-        images = "no number of images" if found.images is None else f"about {_rounded(found.images):,} images in test"
+        where = "in all" if evidence.num_folds > 1 else "in test"
+        images = "no number of images" if found.images is None else f"about {_rounded(found.images):,} images {where}"
         if found.images is not None and evidence.num_groups is not None:
             num_groups = round(found.images * evidence.num_groups / evidence.num_images)
             images += f" (in about {_rounded(num_groups):,} groups)"
@@ -300,14 +318,19 @@ class _Words:
     def _lead(self, pair: PairStatement) -> str:
         """Return by how much a is better than b, with limits."""
         better = pair.swapped() if self._is_loss else pair
-        reading = better.if_trained_again or better.these_models
-        limits = self._limits(reading.low, reading.high)
-        if not pair.is_separated and reading.low * reading.high > 0:
-            limits += f" for this pair alone, but p = {reading.p_holm:.2g} over all pairs"
-        return f"{self._amount(better.difference)} ({limits})"
+        return f"{self._amount(better.difference)} ({self._reading(better.if_trained_again or better.these_models)})"
+
+    def _reading(self, found: Inference) -> str:
+        """Return the limits, and why they tell nothing apart where those of the pair alone would."""
+        limits = self._limits(found.low, found.high)
+        if found.p_holm >= ALPHA and found.low * found.high > 0:
+            limits += f" for this pair alone, but p = {found.p_holm:.2g} over all pairs"
+        return limits
 
     def _amount(self, value: float) -> str:
-        return f"{value:.3f} nat" if self._is_loss else f"{100 * value:.1f} points"
+        if self._is_loss:
+            return f"{value:.3f} nat"
+        return "under 0.1 points" if 0 < value < 0.0005 else f"{100 * value:.1f} points"
 
     def _limits(self, low: float, high: float) -> str:
         if self._is_loss:

@@ -36,7 +36,7 @@ class Folds(NamedTuple):
 
         Components of several images come first, the largest first, each to the part that lacks most of what it holds;
         single images fill up what is missing, class by class in hash order. So a part has of each class what it should,
-        to within a component, and one more photo moves at most K others where nothing is in a group.
+        to within a component.
 
         Args:
             components: Of the N images.

@@ -118,8 +118,8 @@ class Listing:
         if not counts.keys() <= {""} and not counts.keys() <= {"train"}:
             given = _and(split or "none" for split in counts)
             raise DataError(
-                f"--folds {num_folds} cuts all images anew, but {self.root} says which are held out (splits: {given}). "
-                "Leave --folds out, or give the images without their splits."
+                f"--folds {num_folds} cuts all images anew, but {self.root} gives splits to some or all of them "
+                f"({given}). Leave --folds out, or give the images without their splits."
             )
         problems = [
             f"Class {label!r} has {sum(of.get(label, 0) for of in counts.values())} images, fewer than --folds "

@@ -53,7 +53,7 @@ def save_mosaic(
     seed: int,
     *,
     names: Sequence[str],
-    num_epochs: int = 7,
+    num_epochs: int,
 ) -> None:
     """Write `mosaic_tiles` as one PNG: a row an image with its class before it, a caption over each column.
 

@@ -31,7 +31,7 @@ from transferlib.spec import JobSpec
 
 Tell = Callable[[str], None]
 
-MOSAIC_ROWS = 6
+MOSAIC_ROWS, MOSAIC_EPOCHS = 6, 7
 
 # A result is bit-exact only where these are the same.
 VERSIONED = ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow", "pyarrow", "ray", "safetensors")
@@ -90,6 +90,7 @@ def draw_mosaic(run: RunFolder, spec: JobSpec) -> None:
         augmentation,
         seed=spec.comparison.seed_values[0],
         names=[source.images.classes[label] for label in source.images.labels[rows]],
+        num_epochs=min(MOSAIC_EPOCHS, spec.training.epochs),
     )
 
 

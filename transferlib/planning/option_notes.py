@@ -70,6 +70,11 @@ def _weights_notes(spec: JobSpec) -> Iterator[str]:
                 f"--weights none with {' and '.join(frozen)}: the frozen layers stay random, so what is trained after "
                 "them learns from noise. Give source weights, or leave the strategy out."
             )
+        if "full" in names:
+            yield (
+                "--weights none with full: it begins from random weights as scratch does, at other rates for early "
+                "layers; nothing is transferred."
+            )
     elif _is_set(spec.models, ModelSpec(), "weights") and not any(get_strategy(name).uses_source for name in names):
         yield f"--weights {weights} has no effect: {' and '.join(names)} starts from random weights on purpose."
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -88,14 +88,17 @@ def fit_temperature(labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float3
     return float(np.exp(-(low + high) / 2))
 
 
-def chosen_predictions(run: RunFolder, comparison: Comparison) -> Iterator[tuple[Predictions, Predictions | None]]:
-    """Yield each chosen trial's predictions on validation and, once it was read, on test.
+def chosen_predictions(
+    run: RunFolder, comparison: Comparison, shown: Collection[str]
+) -> Iterator[tuple[Predictions, Predictions | None]]:
+    """Yield chosen trials' predictions on validation and, once it was read, on test.
 
     Args:
         run: A finished run's come from `predictions.parquet`, an unfinished one's from its trials.
         comparison: Names the chosen trials.
+        shown: Those of them that are wanted.
     """
-    ids = comparison.choice.trial_ids
+    ids = [trial_id for trial_id in comparison.choice.trial_ids if trial_id in shown]
     if not comparison.is_final:
         yield from ((val, None) for val in read_arm_predictions(run, ids, "val"))
         return

@@ -61,7 +61,8 @@ def report_content(run: RunFolder, *, with_pictures: bool = True) -> dict[str, A
     limits = Limits(spec.data.max_pixels, spec.data.max_file_bytes) if with_pictures else None
     thumbnails = Thumbnails(manifest.images(), limits)
     arm_names = [arm.arm for arm in comparison.arms]
-    calibration = calibrate(chosen_predictions(run, comparison), arm_names)
+    shown_trials = {trial.trial_id for arm in comparison.arms for trial in found.shown(arm.chosen, split)}
+    calibration = calibrate(chosen_predictions(run, comparison, shown_trials), arm_names)
     dominated = dominated_arms(comparison.arms, split, comparison.metric)
     content = {
         "style": (Path(__file__).with_name("style.css")).read_text(encoding="utf-8"),
@@ -99,7 +100,7 @@ def report_content(run: RunFolder, *, with_pictures: bool = True) -> dict[str, A
         "mistakes": _mistakes(comparison, found, split, thumbnails),
         "environment": _flat(read_json(run.environment) or {}),
         "weights": (read_json(run.path / "prepared.json") or {}).get("origins", {}),
-        "spec_yaml": yaml.safe_dump(spec.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True),
+        "spec_yaml": yaml.safe_dump(yaml.safe_load(run.spec.read_text()), sort_keys=False, allow_unicode=True),
     }
     return {**content, "figures_json": figures_json(content)}
 
@@ -150,6 +151,7 @@ def _majority(comparison: Comparison) -> dict[str, Any]:
     images = comparison.images
     found = compute_metrics(images.labels, images.constant)
     return {
+        "is_alone": int((images.constant[0] == images.constant[0].max()).sum()) == 1,
         "label": comparison.classes[int(images.constant[0].argmax())],
         "chance": None if comparison.judgement is None else comparison.judgement.chance,
         "metrics": {name: found.value(name) for name in METRIC_NAMES},
@@ -175,16 +177,17 @@ def _plots(run: RunFolder, comparison: Comparison, split: str, dominated: frozen
     if not shown:
         return {}
     order, metric = [arm.arm for arm in comparison.arms], comparison.metric
+    with_figure = [arm for arm in shown if arm.figure(split, metric) is not None]
     curves = {arm.arm: [read_epochs(run, trial.trial_id) for trial in arm.chosen] for arm in shown}
     accuracy = {arm: [[row["val_accuracy"] for row in rows] for rows in seeds] for arm, seeds in curves.items()}
     loss = {arm: [[row["train_loss"] for row in rows] for rows in seeds] for arm, seeds in curves.items()}
     has_curves = any(len(rows) > 1 for seeds in curves.values() for rows in seeds)
     pairs = [row["pair"] for row in _pairs(comparison)]
-    has_costs = len(shown) > 1 and any(arm.train_flops > 0 for arm in shown)
+    has_costs = len(with_figure) > 1 and any(arm.train_flops > 0 for arm in with_figure)
     margin, split_name = comparison.verdict.margin, SPLIT_OF[split]
     return {
         "differences": draw_differences(pairs, metric, margin, split_name) if pairs else "",
-        "by_seed": figures.draw_by_seed(comparison.arms, metric, split),
+        "by_seed": figures.draw_by_seed(comparison.arms, metric, split) if with_figure else "",
         "costs": figures.draw_costs(comparison.arms, metric, split, dominated) if has_costs else "",
         "val_accuracy": figures.draw_curves("val-accuracy", "validation accuracy", accuracy, order, is_share=True)
         if has_curves
@@ -219,7 +222,8 @@ def _per_class(comparison: Comparison, found: RunResults, split: str) -> list[Cl
 def _confusions(comparison: Comparison, found: RunResults, split: str) -> list[dict[str, Any]]:
     drawn, classes = [], comparison.classes
     for number, arm in enumerate(comparison.arms):
-        metrics: list[Metrics] = [found.scores[trial.trial_id, split].metrics for trial in arm.chosen]
+        shown = found.shown(arm.chosen, split)
+        metrics: list[Metrics] = [found.scores[trial.trial_id, split].metrics for trial in shown]
         if not metrics:
             continue
         counts = summed_confusion(metrics)

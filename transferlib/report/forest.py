@@ -54,6 +54,8 @@ def pair_names(pair: PairStatement, metric: str) -> tuple[str, str]:
 def draw_differences(pairs: Sequence[PairStatement], metric: str, margin: float, split_name: str) -> Markup:
     """Draw each pair's difference with its limits, for training again (filled) and for these models (hollow).
 
+    Where there are folds, other training images are a square below.
+
     Args:
         pairs: As `best_first` returns them.
         metric: One of `names.METRICS`.
@@ -77,6 +79,9 @@ def draw_differences(pairs: Sequence[PairStatement], metric: str, margin: float,
                 _draw_reading(axes, anew, value, row, scale, color=color, markerfacecolor=color, linewidth=2.2)
             height = row + (0.24 if anew else 0.0)
             _draw_reading(axes, pair.these_models, value, height, scale, color=MUTED, markerfacecolor=SURFACE)
+            if (others := pair.with_other_images) is not None:
+                middle = scale * (others.low + others.high) / 2
+                _draw_reading(axes, others, middle, height + 0.2, scale, color=INK, markerfacecolor=INK, marker="s")
             name, place = f"{better} over {other}", axes.get_yaxis_transform()
             axes.text(0, row - 0.34, name, transform=place, color=INK, bbox={"fc": SURFACE, "ec": "none", "pad": 1})
         axes.set_yticks([])
@@ -90,9 +95,24 @@ def draw_differences(pairs: Sequence[PairStatement], metric: str, margin: float,
 
 
 def _draw_reading(
-    axes: Axes, found: Inference, value: float, height: float, scale: float, *, linewidth: float = 1.3, **style: Any
+    axes: Axes,
+    found: Inference,
+    value: float,
+    height: float,
+    scale: float,
+    *,
+    linewidth: float = 1.3,
+    marker: str = "o",
+    **style: Any,
 ) -> None:
     line = {key: style[key] for key in ("color",)}
     axes.plot([scale * found.low, scale * found.high], [height, height], linewidth=linewidth, **line)
     face = style["markerfacecolor"]
-    axes.plot([value], [height], "o", markersize=5.5, markerfacecolor=face, markeredgecolor=style["color"])
+    axes.plot(
+        [value],
+        [height],
+        marker,
+        markersize=5.5 if marker == "o" else 4.5,
+        markerfacecolor=face,
+        markeredgecolor=style["color"],
+    )

@@ -15,18 +15,27 @@ class Term(NamedTuple):
 
 _TERMS = {
     r"\barms?\b|\w+-(feature_extraction|last_layers|full|scratch)\b": Term(
-        "Arm", "one network trained with one strategy of transfer, such as resnet18-full."
+        "Arm",
+        "one network trained with one strategy, such as resnet18-full. feature_extraction trains a new classifier on "
+        "frozen features, last_layers the last layers too, full everything, early layers more slowly; scratch begins "
+        "from random weights.",
     ),
     r"\bseeds?\b": Term(
         "Seed",
         "a number that fixes what chance decides in a training: the new head's first weights, the order of the images, "
-        "their augmentation. Each arm was trained once a seed.",
+        "their augmentation (and, with folds, how images are cut). Each arm was trained once a seed, with folds once "
+        "for each fold of a seed.",
     ),
     r"\bpoints?\b": Term("Points", "hundredths of the metric: from 0.90 to 0.92 are 2 points."),
     r"trained again|training again": Term(
         "If trained again",
         "with other seeds and other test images, on these training images. Another set of training images may do "
         "otherwise.",
+    ),
+    r"other training images": Term(
+        "With other training images",
+        "with other training and test images of the same kind, as far as differences between the folds tell "
+        "(Nadeau and Bengio 2003).",
     ),
     r"\bmargin\b": Term("Margin", "so much worse still counts as good enough; fixed before the run (--margin)."),
     r"\bto \d": Term("0.90 (0.85 to 0.94)", "0.90 was measured; it is uncertain, and 95 % limits are in brackets."),
@@ -36,7 +45,8 @@ _TERMS = {
     ),
     r"\bvalidation\b": Term(
         "Validation, test",
-        "images that no training saw. Validation chose the rates and the model; test only measures what was chosen.",
+        "images that a training did not see. Validation chose its rate and the model; test measures what was chosen. "
+        "With folds each image is in turn for training, for validation and for test.",
     ),
     r"macro-F1": Term("Macro-F1", "mean over classes of F1, so that a rare class counts as much as a frequent one."),
     r"balanced accuracy|\bbalanced\b": Term(

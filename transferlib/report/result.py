@@ -44,8 +44,8 @@ def describe_model(comparison: Comparison) -> dict[str, Any] | None:
         "val": trial.val,
         "test": comparison.model.test,
         "path": RunFolder.MODEL if comparison.is_final else "",
-        "num_images": len(comparison.images.labels),
-        "num_groups": len(set(comparison.images.groups.tolist())),
+        "num_images": len(comparison.model.images.labels),
+        "num_groups": len(set(comparison.model.images.groups.tolist())),
     }
 
 
