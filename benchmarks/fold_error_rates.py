@@ -198,8 +198,8 @@ def main() -> None:
             "",
             "Two arms, alike but for chance (left) or one truly worse (right): real trainings of small classifiers, "
             "cut into folds by the project's own code and judged by `comparison.statistics`. The nearest neighbour is "
-            "an unstable learner: of two arms that are alike over training sets, one is often truly better on these, and "
-            "the reading on these images says so.",
+            "an unstable learner: of two arms alike over training sets, one is often truly better on these, and the "
+            "reading on these images says so.",
             "",
             table(header, rows),
             "",

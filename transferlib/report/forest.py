@@ -14,7 +14,7 @@ from transferlib.report.svg import ACCENT, INK, MUTED, SURFACE, draw_svg
 
 POINTS = 100
 """To a share."""
-ROW_HEIGHT = 50
+ROW_HEIGHT, ROW_HEIGHT_OF_FOLDS = 50, 66
 MAX_PAIRS = 28
 """Of eight arms."""
 
@@ -62,7 +62,8 @@ def draw_differences(pairs: Sequence[PairStatement], metric: str, margin: float,
         margin: What counts as good enough, in the metric's units; drawn on both sides of zero.
         split_name: Of the images, as sentences have it.
     """
-    is_loss = metric in LOWER_IS_BETTER
+    is_loss, has_folds = metric in LOWER_IS_BETTER, any(pair.with_other_images for pair in pairs)
+    title, first, step = (0.40, -0.14, 0.2) if has_folds else (0.34, 0.0, 0.24)
     scale = 1 if is_loss else POINTS
     unit = "nat" if is_loss else "points"
 
@@ -76,22 +77,23 @@ def draw_differences(pairs: Sequence[PairStatement], metric: str, margin: float,
             anew = pair.if_trained_again
             if anew is not None:
                 color = ACCENT if pair.is_separated else INK
-                _draw_reading(axes, anew, value, row, scale, color=color, markerfacecolor=color, linewidth=2.2)
-            height = row + (0.24 if anew else 0.0)
+                _draw_reading(axes, anew, value, row + first, scale, color=color, markerfacecolor=color, linewidth=2.2)
+            height = row + first + (step if anew else 0.0)
             _draw_reading(axes, pair.these_models, value, height, scale, color=MUTED, markerfacecolor=SURFACE)
             if (others := pair.with_other_images) is not None:
                 middle = scale * (others.low + others.high) / 2
-                _draw_reading(axes, others, middle, height + 0.2, scale, color=INK, markerfacecolor=INK, marker="s")
+                _draw_reading(axes, others, middle, height + step, scale, color=INK, markerfacecolor=INK, marker="s")
             name, place = f"{better} over {other}", axes.get_yaxis_transform()
-            axes.text(0, row - 0.34, name, transform=place, color=INK, bbox={"fc": SURFACE, "ec": "none", "pad": 1})
+            axes.text(0, row - title, name, transform=place, color=INK, bbox={"fc": SURFACE, "ec": "none", "pad": 1})
         axes.set_yticks([])
         axes.set_ylim(len(pairs) - 0.45, -0.75)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(f"better by, {unit} ({METRIC_WORDS[metric]} on {split_name})")
 
+    row_height = ROW_HEIGHT_OF_FOLDS if has_folds else ROW_HEIGHT
     label = f"Differences of the arms in {METRIC_WORDS[metric]} with their 95 % limits"
-    return draw_svg("differences", label, (390, 56 + ROW_HEIGHT * len(pairs)), draw)
+    return draw_svg("differences", label, (390, 56 + row_height * len(pairs)), draw)
 
 
 def _draw_reading(
