@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 from scipy import stats
 
 from tests.synthetic_run import Story, write_run
+from transferlib.cli.outcome import result_lines
 from transferlib.comparison.choose import read_choice
 from transferlib.comparison.diff import compare_runs
 from transferlib.comparison.leaderboard import load_comparison
 from transferlib.comparison.ledger import fingerprint_test_set
+from transferlib.comparison.results import read_final_results, split_images
 from transferlib.comparison.statistics import ArmTable, judge
 from transferlib.comparison.variance import Rows
 from transferlib.comparison.verify import verify_run
@@ -86,8 +89,11 @@ def test_the_third_reading_is_nadeau_and_bengios(run: RunFolder, board: dict) ->
     means = test.groupby(["arm", "seed", "fold"]).right.mean()
     (pair,) = board["pairs"]
     gaps = (means[pair["a"]] - means[pair["b"]]).to_numpy()
-    images = Manifest.load(run.manifest).images()
-    ratio = len(images) / 3 / len(images.rows("train"))
+    manifest = Manifest.load(run.manifest)
+    choice = read_choice(run)
+    assert choice is not None
+    trained = {(t.seed, t.fold): len(manifest.images(t.key).rows("train")) for t in choice.chosen}
+    ratio = 3 * 76 / sum(trained.values())
     error = np.sqrt(gaps.var(ddof=1) * (1 / 9 + ratio))
     reading = pair["with_other_images"]
     middle, margin = gaps.mean(), stats.t.ppf(0.975, 8) * error
@@ -304,3 +310,38 @@ def test_models_tested_on_different_images_are_not_compared_but_arms_are(run: Ru
     by_arm = compare_runs(run, other, arm="resnet18-full")
     assert by_arm.first.num_images == 76
     assert not by_arm.notes
+
+
+def test_chance_over_folds_is_the_largest_class_of_all_images(tmp_path: Path) -> None:
+    """One fold's training images had fewer of the largest class than of another."""
+    run = write_run(tmp_path, Story(**{**vars(STORY), "seeds": (0,)}))
+    manifest = Manifest.load(run.manifest)
+    images = manifest.images()
+    labels = images.labels.copy()
+    labels[np.flatnonzero(labels == 1)[:1]] = 0
+    shares = split_images(manifest, replace(images, labels=labels), "test")
+    assert int(shares.constant[0].argmax()) == 0
+    assert shares.chance("accuracy").mean() == pytest.approx(20 / 76)
+
+
+def test_operations_and_the_ratio_are_over_all_folds(run: RunFolder) -> None:
+    choice = read_choice(run)
+    assert choice is not None
+    found = read_final_results(run, choice.trial_ids)
+    manifest = Manifest.load(run.manifest)
+    numbers = [len(manifest.images(trial.key).rows("train")) for trial in choice.chosen]
+    assert [found.num_trained_on(trial.key) for trial in choice.chosen] == numbers
+    assert found.test_per_train == pytest.approx(76 * 3 / (sum(numbers) / 2))
+
+
+def test_without_a_whole_seed_the_verdict_says_so_though_there_is_a_model(tmp_path: Path) -> None:
+    failed = [f"resnet18-{s}-f2-s0-c{c}" for s in ("last_layers", "full") for c in range(2)]
+    story = Story(**{**vars(STORY), "seeds": (0,), "failed": dict.fromkeys(failed, "the loss is not finite")})
+    board = read_json(write_run(tmp_path, story).leaderboard("json"))
+    assert board["verdict"]["sentences"] == ["No seed has a result in all its folds."]
+    assert board["model"]["images"] == board["images"]["test"] // 3 or board["model"]["images"] in (25, 26)
+
+
+def test_the_terminal_says_what_the_model_was_tested_on(run: RunFolder, board: dict) -> None:
+    lines = " ".join(" ".join(result_lines(run, 100)).split())
+    assert f"on the {board['model']['images']} test images of its fold {board['model']['test']['value']:.3f}" in lines

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -12,7 +13,7 @@ import pytest
 from transferlib.comparison.arms import ArmResult
 from transferlib.comparison.choose import ChosenTrial, FailedTrial
 from transferlib.comparison.power import Needs, what_it_takes
-from transferlib.comparison.statistics import ArmTable, judge
+from transferlib.comparison.statistics import ArmTable, Judgement, judge
 from transferlib.comparison.variance import Rows
 from transferlib.comparison.verdict import Evidence, Verdict, about_losses, give_verdict
 from transferlib.records import TrialKey
@@ -363,3 +364,62 @@ def test_limits_that_exclude_zero_say_why_they_tell_nothing_apart() -> None:
         assert found is not None
         alone = found.low * found.high > 0 and found.p_holm >= 0.05
         assert ("for this pair alone, but p = " in sentence.split(pair.b)[1].split(")")[0]) == alone
+
+
+def random_verdict(seed: int) -> tuple[Verdict, Judgement, dict[str, float]]:
+    """Return a verdict on arms of few seeds, arms at chance and arms whose costs are close."""
+    random = np.random.default_rng([7, seed])
+    tables = [
+        noisy(name, random.uniform(0.46, 0.70), random.uniform(0.005, 0.08), seed, int(random.integers(1, 5)))
+        for name in FLOPS
+    ]
+    rows, constant = Rows.of(NUM_IMAGES), (np.arange(NUM_IMAGES) < 500).astype(np.float64)
+    judged = judge(tables, rows, constant)
+    needs = {frozenset((a.arm, b.arm)): what_it_takes(a, b, rows, 3) for a, b in combinations(tables, 2)}
+    costs = dict(zip(FLOPS, random.choice([1.0, 0.97, 0.93, 0.5, 0.2], 3), strict=True))
+    arms = [
+        replace(arm_result(name, num_seeds=len(found.values)), train_flops=costs[name])
+        for name, found in zip(FLOPS, tables, strict=True)
+    ]
+    evidence = Evidence("accuracy", 0.05, "test", NUM_IMAGES, "daisy", judged, needs)
+    return give_verdict(arms, evidence, []), judged, {arm.arm: arm.train_flops for arm in arms}
+
+
+def test_who_leads_who_is_best_and_what_is_cheapest_is_true_beside_arms_that_say_little() -> None:
+    """A worse arm "led by -14.7 points", and one of two dearest ones was "also the cheapest"."""
+    seen: Counter[str] = Counter()
+    for seed in range(400):
+        verdict, judged, cost = random_verdict(seed)
+        text, mean = verdict.text, {arm.arm: arm.mean for arm in judged.arms}
+        assert not re.search(r"(leads|trails|leading|trailing)[^(]* by -", text)
+        assert "by -" not in text
+        seen["trails"] += "trails" in text or "trailing" in text
+        if "comes out best, but" in text:
+            assert verdict.best == max(mean, key=mean.__getitem__)
+            seen["best"] += 1
+        seen["best of"] += "comes out best of the arms that have learnt" in text
+        if "it is also the cheapest" in text:
+            assert verdict.best is not None
+            assert cost[verdict.best] == min(cost.values())
+            seen["cheapest"] += 1
+        seen["no tenth"] += "saves a tenth" in text
+        if verdict.state == "good_enough":
+            assert "Good enough to train next time" in text
+            assert "is open" not in text
+        if "is open" in text:
+            assert verdict.cheapest_good_enough is None
+            seen["open"] += 1
+    assert all(seen[what] for what in ("trails", "best", "best of", "cheapest", "no tenth", "open")), seen
+
+
+def test_discordant_groups_are_called_groups() -> None:
+    values = np.ones((3, 320))
+    other = values.copy()
+    other[:, :32] = 0.0
+    rows = Rows.of(320, groups=np.arange(320) // 8)
+    judged = judge([ArmTable("resnet18-full", values), ArmTable("resnet18-last_layers", other)], rows, np.zeros(320))
+    evidence = Evidence(
+        "accuracy", 0.02, "test", 320, "daisy", judged, {frozenset(("a", "b")): Needs(None, None)}, num_groups=40
+    )
+    text = give_verdict([arm_result("full"), arm_result("last_layers")], evidence, []).text
+    assert "differ on 4 of 40 groups of test images: no outcome could have told them apart" in text

@@ -143,7 +143,8 @@ def _model_lines(run: RunFolder, leaderboard: Mapping[str, Any], model: Mapping[
     test, chance = model["test"], leaderboard["chance"]
     text = f"{model['arm']}, {training_words(model)}: best on validation of all ({name} {model['val']:.3f})"
     if test is not None:
-        text += f"; on test {test['value']:.3f}, between {test['low']:.3f} and {test['high']:.3f}"
+        on = f"the {model['images']} test images of its fold" if "images" in model else "test"
+        text += f"; on {on} {test['value']:.3f}, between {test['low']:.3f} and {test['high']:.3f}"
     if chance is not None:
         text += f"; chance is {chance['value']:.3f}"
     yield from _wrapped(f"{text}.", width, indent=LABEL_WIDTH)

@@ -170,7 +170,7 @@ def _build_arm(
         chosen=tuple(chosen),
         figures=figures,
         trained_parameters=max((result.trained_parameters for result in ended), default=0),
-        train_flops=mean_of([flops * result.epochs * found.num_train_images for result in kept]),
+        train_flops=mean_of([flops * result.epochs * found.num_trained_on(result.key) for result in kept]),
         seconds=mean_of([result.seconds for result in kept]),
         images_per_s=mean_of([result.images_per_s for result in kept]),
         peak_memory_bytes=max((result.peak_memory_bytes for result in kept), default=0),

@@ -44,11 +44,12 @@ class HandedModel:
             path: Of the file, relative to the run folder.
         """
         trial, test = self.trial, self.test
+        of_fold = {"fold": trial.fold, "images": len(self.images.labels)} if trial.fold else {}
         return {
             "path": path,
             "arm": trial.arm,
             "seed": trial.seed,
-            **({"fold": trial.fold} if trial.fold else {}),
+            **of_fold,
             "candidate": trial.candidate,
             "val": trial.val,
             "test": None if test is None else {"value": test.value, "low": test.low, "high": test.high},
@@ -81,8 +82,10 @@ class Comparison:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Return the seeds that any arm has a result for."""
-        return tuple(sorted({trial.seed for trial in self.choice.chosen}))
+        """Return the seeds that figures are over; before there is one, those that any arm has a result for."""
+        figures = [arm.figure("val", "accuracy") for arm in self.arms]
+        seeds = {seed for figure in figures if figure is not None for seed in figure.by_seed}
+        return tuple(sorted(seeds or {trial.seed for trial in self.choice.chosen}))
 
     @property
     def ranked_by(self) -> str:

@@ -19,7 +19,7 @@ from transferlib.errors import DataError
 from transferlib.evaluation.image_values import image_values, strata_of, values_of_scores
 from transferlib.evaluation.metrics import Metrics, Scores, metrics_of_scores, score_images
 from transferlib.evaluation.predictions import Predictions, read_predictions
-from transferlib.names import METRICS
+from transferlib.names import METRICS, SPLITS
 from transferlib.records import FINISHED, Keyed, TrialKey, TrialResult, TrialSpec
 from transferlib.runs import RunFolder
 from transferlib.spec import JobSpec
@@ -114,9 +114,10 @@ class RunResults:
     splits: Mapping[str, SplitImages]
     """Of val and test; where there are folds all images, each of which is in either once a seed."""
     num_train_images: int
-    """Of one trial."""
+    """Of each trial, where there is one cut."""
     places: Mapping[tuple[int, int], Mapping[str, npt.NDArray[np.int64]]] = field(default_factory=dict)
-    """By seed and fold, then split: which of the images a trial has there, [n]; empty where there is one cut."""
+    """By seed and fold, then split (train too): which of all images a trial has there, [n]; empty where there is one
+    cut."""
 
     @property
     def metric(self) -> str:
@@ -141,8 +142,18 @@ class RunResults:
     @property
     def test_per_train(self) -> float:
         """Return how many images are tested for each one that is trained on, of one trial."""
-        num_test = len(self.splits["test"].labels) / self.num_folds
-        return num_test / max(self.num_train_images, 1)
+        if not self.places:
+            return len(self.splits["test"].labels) / max(self.num_train_images, 1)
+        num_test, num_train = (sum(len(of[split]) for of in self.places.values()) for split in ("test", "train"))
+        return num_test / max(num_train, 1)
+
+    def num_trained_on(self, key: TrialKey) -> int:
+        """Return how many images a trial trains on.
+
+        Args:
+            key: Of the trial.
+        """
+        return len(self.places[key.seed, key.fold]["train"]) if key.fold else self.num_train_images
 
     def images_of(self, key: TrialKey, split: str) -> SplitImages:
         """Return the images of a trial's split.
@@ -294,7 +305,9 @@ def split_images(manifest: Manifest, images: ImageTable, split: str) -> SplitIma
     rows = images.rows(split) if manifest.folds is None else np.arange(len(images), dtype=np.int64)
     groups = manifest.groups
     components = find_components([images.sha256[row] for row in rows], [groups[row] for row in rows])
-    shares = np.bincount(images.labels[images.rows("train")], minlength=len(images.classes)).astype(np.float64)
+    # Where there are folds each image trains most of the models.
+    seen = images.labels[images.rows("train")] if manifest.folds is None else images.labels
+    shares = np.bincount(seen, minlength=len(images.classes)).astype(np.float64)
     # A class without a training image gets half of one: a loss must be finite.
     logits = np.log(np.maximum(shares, 0.5)).astype(np.float32)
     return SplitImages(
@@ -336,7 +349,7 @@ def _gather(
         num_train_images=len(images.rows("train")),
         places={}
         if manifest.folds is None
-        else {key: {split: own.rows(split) for split in ("val", "test")} for key, own in of_trials.items()},
+        else {key: {split: own.rows(split) for split in SPLITS} for key, own in of_trials.items()},
     )
 
 

@@ -6,7 +6,7 @@ Absence of evidence is called open, never a tie; what an arm costs is counted in
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,7 +43,8 @@ class Verdict:
     """What limits it: trials that failed or have not ended, a test set that was read before."""
     margin: float
     best: str | None
-    """Highest mean of the metric on test; None without a judgement."""
+    """Highest mean of the metric on test of the arms that have learnt and have three seeds (where none has: that have
+    learnt); None without."""
     cheapest_good_enough: str | None
     """What to train next time: the cheapest arm that is not worse than any other by more than the margin."""
 
@@ -96,7 +97,8 @@ def give_verdict(
 
     judged = evidence.judgement
     if judged is None:
-        return verdict("open", "No arm has a result." if is_over else "No arm has a result yet.")
+        what = "No seed has a result in all its folds" if any(arm.chosen for arm in arms) else "No arm has a result"
+        return verdict("open", f"{what}." if is_over else f"{what} yet.")
     words = _Words(evidence)
     ordered = sorted(judged.arms, key=lambda arm: arm.mean if evidence.is_loss else -arm.mean)
     learnt = [arm for arm in ordered if arm.has_learnt]
@@ -113,14 +115,15 @@ def give_verdict(
         said = [words.these_models(pairs), words.few_seeds(few), *words.with_other_images(pairs)]
         return verdict("few_seeds", *said, *about_unlearnt, best=learnt[0].arm)
     pairs = [_oriented(judged, best.arm, other.arm) for other in known if other is not best]
-    cost = {arm.arm: arm.train_flops for arm in arms}
-    enough = _cheapest_good_enough(known, cost, best.arm, evidence.margin)
+    cost = {arm.arm: arm.train_flops for arm in arms if arm.chosen}
+    worse = {pair.b for pair in pairs if pair.is_separated}
+    enough = _cheapest_good_enough(known, cost, best.arm, worse, evidence.margin)
     open_pairs = [pair for pair in pairs if not pair.is_separated]
     return verdict(
         "good_enough" if open_pairs and enough else "open" if open_pairs else "separated",
-        words.separation(best, pairs),
+        words.separation(best, pairs, is_best_of_all=best is ordered[0]),
         *words.with_other_images(pairs),
-        *words.about_cost(enough, best, known, pairs, cost),
+        *words.about_cost(enough, best, known, worse, cost),
         *[words.needs(pair) for pair in open_pairs[:1]],
         *about_unlearnt,
         *([words.left_out(few)] if few else []),
@@ -140,17 +143,26 @@ def _oriented(judged: Judgement, a: str, b: str) -> PairStatement:
 
 
 def _cheapest_good_enough(
-    arms: Sequence[ArmStatement], cost: Mapping[str, float], best: str, margin: float
+    arms: Sequence[ArmStatement], cost: Mapping[str, float], best: str, worse: Collection[str], margin: float
 ) -> ArmStatement | None:
     """Return the cheapest arm that is not worse than any other by more than the margin, if it saves something.
 
-    The arm that is best itself counts where no cheaper one does.
+    The arm that is best itself counts where no cheaper one may do: each is worse, or has not learnt.
     """
     fitting = [arm for arm in arms if arm.has_learnt and arm.at_worst is not None and arm.at_worst < margin]
     cheaper = [arm for arm in fitting if arm.arm != best and _is_cheaper(arm, best, cost)]
     if cheaper:
         return min(cheaper, key=lambda arm: (cost[arm.arm], arm.arm))
+    if _undecided(arms, cost, best, worse):
+        return None
     return next((arm for arm in fitting if arm.arm == best), None)
+
+
+def _undecided(
+    arms: Sequence[ArmStatement], cost: Mapping[str, float], best: str, worse: Collection[str]
+) -> list[ArmStatement]:
+    """Return the cheaper arms that may be as good as the best."""
+    return [arm for arm in arms if _is_cheaper(arm, best, cost) and arm.arm not in worse and arm.has_learnt]
 
 
 def _is_cheaper(arm: ArmStatement, best: str, cost: Mapping[str, float]) -> bool:
@@ -194,15 +206,17 @@ class _Words:
         )
         return f"{what} ({chance:.3f})"
 
-    def separation(self, best: ArmStatement, pairs: Sequence[PairStatement]) -> str:
+    def separation(self, best: ArmStatement, pairs: Sequence[PairStatement], *, is_best_of_all: bool) -> str:
         apart = [pair for pair in pairs if pair.is_separated]
         together = [pair for pair in pairs if not pair.is_separated]
         on = f"On {SPLIT_OF[self._evidence.split]},"
         if not apart and len(pairs) == 1:
-            leads = f"{best.arm} leads by {self._lead(pairs[0])}" if pairs[0].difference else "their means are equal"
+            verb = "leads" if self._is_ahead(pairs[0]) else "trails"
+            leads = f"{best.arm} {verb} by {self._lead(pairs[0])}" if pairs[0].difference else "their means are equal"
             return f"{on} {best.arm} and {pairs[0].b} are not told apart: {leads}."
         if not apart:
-            return f"{on} {best.arm} comes out best, but is not told apart from any other: {self._leads(together)}."
+            of = "" if is_best_of_all else f" of the arms that have learnt and have {MIN_SEEDS} seeds"
+            return f"{on} {best.arm} comes out best{of}, but is not told apart from any other: {self._leads(together)}."
         told = f"{on} {best.arm} is better than {listed([f'{pair.b} by {self._lead(pair)}' for pair in apart])}"
         again = "if they are trained again on these training images"
         if not together:
@@ -217,6 +231,7 @@ class _Words:
             if (reading := better.with_other_images) is None:
                 continue
             lead = (reading.low + reading.high) / 2
+            reading = reading if lead >= 0 else reading.negated()
             text = f"{pair.b} by {self._amount(abs(lead))} ({self._reading(reading)})"
             verb = "leads" if lead >= 0 else "trails"
             if reading.p_holm < ALPHA:
@@ -235,8 +250,14 @@ class _Words:
             better = pair.swapped() if self._is_loss else pair
             found = better.these_models
             lead = f"by {self._amount(better.difference)} ({self._reading(found)})"
-            is_apart = found.p_holm < ALPHA
-            told.append(f"{'is better than' if is_apart else 'is not told apart from'} {pair.b}, leading {lead}")
+            apart, how = "is better than", "leading"
+            if not self._is_ahead(pair):
+                turned = better.swapped()
+                found = turned.these_models
+                lead = f"by {self._amount(turned.difference)} ({self._reading(found)})"
+                apart, how = "is worse than", "trailing"
+            verb = apart if found.p_holm < ALPHA else "is not told apart from"
+            told.append(f"{verb} {pair.b}, {how} {lead}")
         on = SPLIT_OF[self._evidence.split]
         return f"On {on}, of the models as trained, {pairs[0].a} {listed(told)}."
 
@@ -256,12 +277,12 @@ class _Words:
         enough: ArmStatement | None,
         best: ArmStatement,
         known: Sequence[ArmStatement],
-        pairs: Sequence[PairStatement],
+        worse: Collection[str],
         cost: Mapping[str, float],
     ) -> list[str]:
         """Say which arm to train next time, or what a cheaper one could cost."""
         margin = self._amount(self._evidence.margin)
-        is_best_of_all = all(pair.is_separated for pair in pairs)
+        is_best_of_all = len(worse) == len(known) - 1
         cheaper = [arm for arm in known if _is_cheaper(arm, best.arm, cost)]
         if enough is not None and enough.arm != best.arm:
             share = cost[enough.arm] / cost[best.arm]
@@ -270,12 +291,12 @@ class _Words:
                 f"Good enough to train next time: {enough.arm}, which costs at most {limit} against the best of the "
                 f"others (margin {margin}), at {share:.2g} of {best.arm}'s operations."
             ]
-        worse = {pair.b for pair in pairs if pair.is_separated}
-        undecided = [arm for arm in cheaper if arm.arm not in worse and arm.has_learnt]
+        undecided = _undecided(known, cost, best.arm, worse)
         if undecided:
             costs = listed([f"{arm.arm} {self._amount(max(arm.at_worst or 0.0, 0.0))}" for arm in undecided])
             return [f"Whether a cheaper arm would do is open (margin {margin}): at worst, next time, {_could(costs)}."]
-        tail = "it is also the cheapest"
+        is_cheapest = all(cost[best.arm] <= other for other in cost.values())
+        tail = "it is also the cheapest" if is_cheapest else "no arm that is compared with it saves a tenth"
         if cheaper:
             is_unlearnt = any(arm.arm not in worse for arm in cheaper)
             tail = "every cheaper arm is worse" + (" or not known to have learnt" if is_unlearnt else "")
@@ -292,6 +313,8 @@ class _Words:
     def needs(self, pair: PairStatement) -> str:
         evidence = self._evidence
         on = f"{evidence.num_images:,} {SPLIT_OF[evidence.split]} images"
+        if evidence.num_groups is not None:
+            on = f"{evidence.num_groups:,} groups of {SPLIT_OF[evidence.split]} images"
         if sign_bound(pair.num_discordant) >= ALPHA:
             differ = str(pair.num_discordant or "none")
             return f"{pair.a} and {pair.b} differ on {differ} of {on}: no outcome could have told them apart."
@@ -313,11 +336,18 @@ class _Words:
         return f"{self._name} {arm.mean:.3f} ({arm.low:.3f} to {arm.high:.3f})"
 
     def _leads(self, pairs: Sequence[PairStatement]) -> str:
-        return f"it leads {listed([f'{pair.b} by {self._lead(pair)}' for pair in pairs])}"
+        ahead = [f"{pair.b} by {self._lead(pair)}" for pair in pairs if self._is_ahead(pair)]
+        behind = [f"{pair.b} by {self._lead(pair)}" for pair in pairs if not self._is_ahead(pair)]
+        told = [f"it {verb} {listed(others)}" for verb, others in (("leads", ahead), ("trails", behind)) if others]
+        return " and ".join(told)
+
+    def _is_ahead(self, pair: PairStatement) -> bool:
+        """Return whether a is at least as good as b: a worse one may have a higher mean that shows no learning."""
+        return (pair.difference <= 0) if self._is_loss else (pair.difference >= 0)
 
     def _lead(self, pair: PairStatement) -> str:
-        """Return by how much a is better than b, with limits."""
-        better = pair.swapped() if self._is_loss else pair
+        """Return by how much the better of the two is better, with limits."""
+        better = pair if self._is_ahead(pair) != self._is_loss else pair.swapped()
         return f"{self._amount(better.difference)} ({self._reading(better.if_trained_again or better.these_models)})"
 
     def _reading(self, found: Inference) -> str:

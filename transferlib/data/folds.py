@@ -67,9 +67,31 @@ class Folds(NamedTuple):
             placed[component] = part
         for code, single in alone.items():
             placed[single] = np.repeat(np.arange(self.num), _shared_out(missing[:, code], len(single)))
+        self._fill(placed, images, order)
         parts: npt.NDArray[np.int8] = placed[components.of_row]
-        self._check(parts, codes, classes, components)
+        self._check(parts, codes, classes, components, repeat)
         return parts
+
+    def _fill(self, placed: npt.NDArray[np.int8], images: Sequence[dict[int, int]], order: Sequence[int]) -> None:
+        """Move components to parts that have none of a class, from parts that keep one of each class they hold.
+
+        Args:
+            placed: [C], part of each component; changed in place.
+            images: Images by class, of each component.
+            order: Components, in hash order.
+        """
+        num_classes = 1 + max((code for of in images for code in of), default=0)
+        number = np.zeros((self.num, num_classes), dtype=np.int64)
+        for component, of in enumerate(images):
+            number[placed[component], list(of)] += 1
+        for code in range(num_classes):
+            for part in np.flatnonzero(number[:, code] == 0).tolist():
+                donors = [c for c in order if code in images[c] and (number[placed[c], list(images[c])] > 1).all()]
+                if donors:
+                    donor = min(donors, key=lambda c: sum(images[c].values()))
+                    number[placed[donor], list(images[donor])] -= 1
+                    number[part, list(images[donor])] += 1
+                    placed[donor] = part
 
     def splits(self, parts: npt.NDArray[np.int8], fold: int) -> npt.NDArray[np.int8]:
         """Return the split of each image in one fold, [N], index into `names.SPLITS`.
@@ -89,6 +111,7 @@ class Folds(NamedTuple):
         codes: npt.NDArray[np.int64],
         classes: Sequence[str],
         components: Components,
+        repeat: int,
     ) -> None:
         problems = []
         for code, label in enumerate(classes):
@@ -103,8 +126,9 @@ class Folds(NamedTuple):
                 )
             else:
                 problems.append(
-                    f"Class {label!r} cannot have images in each of {self.num} folds: its groups are too uneven, or "
-                    "hold other classes' images too. Use fewer folds or smaller groups, or leave --folds out."
+                    f"No cut was found for seed {repeat} that gives class {label!r} images in {self.num} folds: its "
+                    "groups are too few, or hold other classes' images too. Use fewer folds, smaller groups or "
+                    "another --split-seed."
                 )
         if problems:
             raise DataError("\n".join(problems))

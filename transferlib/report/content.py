@@ -75,6 +75,7 @@ def report_content(run: RunFolder, *, with_pictures: bool = True) -> dict[str, A
         "arms": comparison.arms,
         "arm_names": arm_names,
         "with_result": [arm for arm in comparison.arms if arm.chosen],
+        "has_groups": len(set(comparison.images.groups.tolist())) < len(comparison.images.labels),
         "without_result": {(key.arm, key.seed, key.fold) for key in comparison.choice.without_result},
         "selected_by": selected_by(comparison.metric),
         "metric": comparison.metric,
