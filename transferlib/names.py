@@ -1,5 +1,8 @@
 """Names that the command line offers; plain data, so that `--help` imports nothing heavy."""
 
+import re
+import unicodedata
+
 RESNETS = (
     "resnet18",
     "resnet34",
@@ -20,14 +23,31 @@ DEFAULT_STRATEGIES = ("feature_extraction", "last_layers", "full")
 
 AUGMENTATION_PRESETS = ("none", "standard", "strong")
 SPLITS = ("train", "val", "test")
-SPLIT_ALIASES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
+_SPLIT_WORDS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev", "development", "eval", "evaluation"),
+    "test": ("test", "testing", "tst"),
 }
+SPLIT_ALIASES = {word: split for split, words in _SPLIT_WORDS.items() for word in words}
+"""What folders and columns call the splits."""
+_NOTHING_SAID = re.compile(r"\d{4}|0\d|seg|sets?|split|data|dataset|images?|imgs?|")
+"""Words beside it that change nothing: `train2017`, `01_train`, `seg_train`, `test_images`."""
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a folder or a cell names, whatever its case and separators: `Training Set`, `val2017`.
+
+    Args:
+        name: As it stands there.
+
+    Returns:
+        train, val or test; None where it names none.
+    """
+    words = re.split(r"[\W_]+|(?<=[^\W\d])(?=\d)|(?<=\d)(?=[^\W\d])", unicodedata.normalize("NFKC", name).casefold())
+    left = [word for word in words if not _NOTHING_SAID.fullmatch(word)]
+    return SPLIT_ALIASES.get(left[0].removesuffix("set")) if len(left) == 1 else None
+
+
 ON_BAD_IMAGE = ("skip", "fail")
 CACHE_MODES = ("disk", "none")
 PRECISIONS = ("auto", "fp32", "bf16")

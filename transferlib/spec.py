@@ -68,6 +68,9 @@ class DataSpec(Section):
 
     path: str
     """An image folder, or a .csv or .jsonl manifest; a path, or a URI (s3://, gs://) without credentials."""
+    class_level: Literal[1, 2] | None = None
+    """Which folders name the classes, counted from the top or below the split folders; null: the first, and a question
+    where the second would do as well."""
     split: SplitSpec = SplitSpec()
     """How to cut what has no given split."""
     image_size: Annotated[int, Field(ge=8, le=2048)] = 224

@@ -62,6 +62,13 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
             choices=names.AUGMENTATION_PRESETS,
         ),
         Flag(
+            "--class-level",
+            "data.class_level",
+            "Which folders name the classes: 1, those below --data (or below train and test); 2, those below these.",
+            "1, where that is not in doubt",
+            "int",
+        ),
+        Flag(
             "--val-share",
             "data.split.val",
             "Share of each class for choosing, where no split is given.",

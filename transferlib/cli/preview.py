@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from transferlib import words
 from transferlib.cli.options import FLAGS, Flag
 from transferlib.data.cache_dir import cache_folder
+from transferlib.data.health import printable
 from transferlib.data.listing import Listing
 from transferlib.data.sources import list_images
 from transferlib.errors import PlanError
@@ -24,6 +25,8 @@ from transferlib.strategies.table import format_strategy_table, strategy_table
 
 LABEL_WIDTH = 14
 MAX_WIDTH = 100
+MOST_CLASSES = 12
+"""Named in a plan."""
 FEW_IMAGES = 100
 """Of test: with fewer, what is reckoned to be found four times of five is found in half to two thirds of them."""
 
@@ -36,7 +39,7 @@ def look(spec: JobSpec) -> Listing:
         DataError: The images cannot serve.
     """
     check_weights(spec)
-    return list_images(spec.data.path)
+    return list_images(spec.data.path, spec.data.class_level)
 
 
 def plan_job(spec: JobSpec, listing: Listing, machine: Machine, *, is_exact: bool = False) -> Plan:
@@ -87,6 +90,7 @@ def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) ->
         f"({listing.layout}): {images['train']:,} train, {images['val']:,} val, {images['test']:,} test"
         + (f" in each of {folds} folds, cut anew for each seed" if folds > 1 else ""),
     )
+    yield _row("classes", _class_names(listing.classes))
     yield _row("from", listing.root)
     yield _row(
         "arms",
@@ -113,6 +117,11 @@ def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) ->
     yield _row("time", f"about {words.duration(cost.seconds)} (rough; corrected once the first epochs are done)")
     for note in (*listing.notes, *plan.notes):
         yield _row("note", note)
+
+
+def _class_names(classes: Sequence[str]) -> str:
+    shown = [printable(label) for label in classes[:MOST_CLASSES]]
+    return words.listed([*shown, *([f"{len(classes) - MOST_CLASSES:,} more"] if len(classes) > MOST_CLASSES else [])])
 
 
 def trials_product(plan: Plan) -> str:

@@ -96,16 +96,17 @@ def _meet_file(image_id: str, path: str, walked: Walked) -> None:
         walked.skipped.append(SkippedFile(image_id, path, "", "neither a file nor a folder (pipe, socket or device)"))
 
 
-def list_folder(root: Path) -> Listing:
+def list_folder(root: Path, class_level: int | None = None) -> Listing:
     """List an image folder.
 
     Args:
         root: Absolute path of a folder.
+        class_level: As `place_files` takes it.
 
     Raises:
         DataError: It cannot be read, holds no class folders, or a class folder holds no files.
     """
-    return place_files(str(root), walk(root))
+    return place_files(str(root), walk(root), class_level)
 
 
 def _real_id(found: os.stat_result) -> RealId:

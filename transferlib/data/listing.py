@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from transferlib.errors import DataError
 from transferlib.names import SPLITS
 
-Layout = Literal["class folders", "split folders", "manifest"]
+Layout = Literal["class folders", "split folders", "splits in class folders", "manifest"]
 HELD_OUT = ("val", "test")
 HIDDEN_REASON = "hidden or system file, not taken for an image"
 

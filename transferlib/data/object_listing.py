@@ -13,11 +13,12 @@ from transferlib.storage.uris import is_plain_key
 ODD_KEY_REASON = "key has an empty part, '.' or '..', which no path has; rename the object"
 
 
-def list_prefix(location: Location) -> Listing:
+def list_prefix(location: Location, class_level: int | None = None) -> Listing:
     """List the images below a prefix; ids are relative to it, so a folder and its copy in a store give the same ids.
 
     Args:
         location: Of the images.
+        class_level: As `place_files` takes it.
 
     Raises:
         DataError: Nothing is there, there are no class folders, or a class folder holds no images.
@@ -46,7 +47,7 @@ def list_prefix(location: Location) -> Listing:
     walked.skipped += [
         SkippedFile(name, location.uri_of(name), "", HIDDEN_REASON, is_bad=False) for name in sorted(hidden)
     ]
-    return place_files(location.uri, walked)
+    return place_files(location.uri, walked, class_level)
 
 
 def _hidden_part(name: str) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from transferlib.data.listing import Entry, Layout, Listing, SkippedFile
 from transferlib.errors import DataError
-from transferlib.names import SPLIT_ALIASES
+from transferlib.names import split_of
 
 SYSTEM_NAMES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin"})
+SHOWN = 6
+"""Names in a sentence."""
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 
@@ -42,26 +45,39 @@ def is_system_name(name: str) -> bool:
     return name.startswith(".") or name.casefold() in SYSTEM_NAMES
 
 
-def place_files(root: str, walked: Walked) -> Listing:
+def place_files(root: str, walked: Walked, class_level: int | None = None) -> Listing:
     """Read class and split off each file's place.
 
     Args:
         root: Absolute path or URI.
         walked: What is under it.
+        class_level: Which folders name the classes, counted from the root or from the split folders: 1 or 2; None: 1,
+            where it is not in doubt.
 
     Raises:
-        DataError: There are no class folders, or a class folder holds no files.
+        DataError: There are no class folders, a class folder holds no files, or which folders name the classes is in
+            doubt.
     """
     top = sorted(folder for folder in walked.folders if "/" not in folder)
-    places = _Places(_layout_of(top), root)
+    layout = _layout_of(top, walked)
+    if class_level is None and layout != "splits in class folders":
+        _ask_if_ambiguous(root, walked, depth=int(layout == "split folders"))
+    places = _Places(layout, root, class_level or 1)
     for file in walked.files:
         places.put(file)
     for skipped in walked.skipped:
         places.skip(skipped)
     if places.layout == "split folders":
         for name in top:
-            if name.casefold() not in SPLIT_ALIASES:
+            if split_of(name) is None:
                 places.notes.append(f"Folder {name!r} is neither train, val nor test, so it is left out.")
+    if places.layout == "class folders" and (inside := _splits_inside(top, walked)):
+        places.notes.append(
+            f"{inside} looks like a split inside a class, but not all classes have such folders: all images are cut."
+        )
+    if places.class_level == 2:
+        above = "split folders" if places.layout == "split folders" else "folder given"
+        places.notes.append(f"Classes are the folders two levels below the {above} (--class-level 2).")
     places.check(walked)
     return Listing(
         root=root,
@@ -72,16 +88,84 @@ def place_files(root: str, walked: Walked) -> Listing:
     )
 
 
-def _layout_of(top: list[str]) -> Layout:
+def _layout_of(top: list[str], walked: Walked) -> Layout:
     """Decide by the folders at the top: all of them splits, or train and a held-out set beside others.
 
-    A class may be called "train" (beside "bus"): one such name among others makes no split folder.
+    A class may be called "train" (beside "bus"): one such name among others makes no split folder. Where all folders
+    hold splits and nothing else, these are read inside the classes.
     """
-    splits = {SPLIT_ALIASES.get(name.casefold()) for name in top}
+    splits = {split_of(name) for name in top}
     known = splits - {None}
     if "train" in known and (len(known) > 1 or None not in splits):
         return "split folders"
-    return "split folders" if known and None not in splits else "class folders"
+    if known and None not in splits:
+        return "split folders"
+    below = _below(top, walked)
+    has_own = _with_own_images(walked, depth=0)
+    if len(top) > 1 and not has_own & set(top) and all(below[name] and all(map(split_of, below[name])) for name in top):
+        named = {split_of(name) for name in top for name in below[name]}
+        if "train" in named and len(named) > 1:
+            return "splits in class folders"
+    return "class folders"
+
+
+def _below(folders: Collection[str], walked: Walked) -> dict[str, set[str]]:
+    """Return the names of the folders in each of some folders."""
+    below: dict[str, set[str]] = {folder: set() for folder in folders}
+    for folder in walked.folders:
+        above, _, name = folder.rpartition("/")
+        if above in below:
+            below[above].add(name)
+    return below
+
+
+def _with_own_images(walked: Walked, depth: int) -> set[str]:
+    """Return the folders at a depth (0: the top) that hold files that look like images themselves."""
+    paths = [PurePosixPath(file.image_id) for file in walked.files]
+    return {
+        str(path.parent) for path in paths if len(path.parts) == depth + 2 and path.suffix.casefold() in IMAGE_SUFFIXES
+    }
+
+
+def _splits_inside(top: list[str], walked: Walked) -> str:
+    """Return a folder with a split's name inside a class folder; empty where there is none."""
+    found = [f"{name}/{inner}" for name, inners in _below(top, walked).items() for inner in inners if split_of(inner)]
+    return f"Folder {min(found)!r}" if found else ""
+
+
+def _ask_if_ambiguous(root: str, walked: Walked, depth: int) -> None:
+    """Refuse folders of which either these or those below them may be the classes.
+
+    Args:
+        root: Of the images.
+        walked: What is under it.
+        depth: Of the folders: 0 at the top, 1 below split folders.
+
+    Raises:
+        DataError: No such folder holds images itself, and folders of the same name are below several of them.
+    """
+    folders = sorted(folder for folder in walked.folders if folder.count("/") == depth)
+    if depth:
+        folders = [folder for folder in folders if split_of(folder.partition("/")[0])]
+    if len({PurePosixPath(folder).name for folder in folders}) < 2 or _with_own_images(walked, depth) & set(folders):
+        return
+    of_name: dict[str, set[str]] = {}
+    for folder, inners in _below(folders, walked).items():
+        of_name.setdefault(PurePosixPath(folder).name, set()).update(inners)
+    counted = Counter(inner for inners in of_name.values() for inner in inners)
+    shared = sorted(name for name, number in counted.items() if number > 1)
+    if not shared:
+        return
+    upper, lower = (_some(names) for names in (sorted(of_name), sorted(counted)))
+    raise DataError(
+        f"{root} can be read in two ways, since folders of one name ({_some(shared)}) are in several others. Either "
+        f"the classes are {upper} (add --class-level 1), or they are {lower} (add --class-level 2)."
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = [repr(as_text(name)) for name in names[:SHOWN]]
+    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 @dataclass
@@ -90,6 +174,7 @@ class _Places:
 
     layout: Layout
     root: str
+    class_level: int
     entries: list[Entry] = field(default_factory=list)
     skipped: list[SkippedFile] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -98,10 +183,13 @@ class _Places:
     def place(self, image_id: str) -> tuple[str | None, str | None]:
         """Return (split, class) of a path; None where the place gives none."""
         folders = PurePosixPath(image_id).parts[:-1]
+        place = self.class_level - 1
+        if self.layout == "splits in class folders":
+            return (split_of(folders[1]), folders[0]) if len(folders) > 1 else (None, None)
         if self.layout == "class folders":
-            return None, folders[0] if folders else None
-        split = SPLIT_ALIASES.get(folders[0].casefold()) if folders else None
-        return split, folders[1] if split and len(folders) > 1 else None
+            return None, folders[place] if len(folders) > place else None
+        split = split_of(folders[0]) if folders else None
+        return split, folders[place + 1] if split and len(folders) > place + 1 else None
 
     def put(self, file: FoundFile) -> None:
         split, label = self.place(file.image_id)
@@ -127,7 +215,7 @@ class _Places:
 
     def check(self, walked: Walked) -> None:
         """Raise for a source that holds no classes, or a class that holds no files."""
-        depth = 1 if self.layout == "class folders" else 2
+        depth = self.class_level + (self.layout == "split folders")
         labels = {self.place(f"{folder}/x")[1] for folder in walked.folders if folder.count("/") == depth - 1}
         empty = sorted(as_text(label) for label in labels - {entry.label for entry in self.entries} if label)
         reasons = {skipped.label: skipped.reason for skipped in self.skipped}
@@ -137,8 +225,9 @@ class _Places:
         if not self.entries:
             unreadable = [s for s in self.skipped if s.reason.startswith("folder cannot be read")]
             why = f" {unreadable[0].image_id}: {unreadable[0].reason}." if unreadable else ""
+            level = f" at --class-level {self.class_level}" if self.class_level > 1 else ""
             raise DataError(
-                f"{self.root} holds no images in class folders.{why} "
+                f"{self.root} holds no images in class folders{level}.{why} "
                 "Expected class/image.jpg, or train/class/image.jpg and test/class/image.jpg."
             )
 

@@ -17,27 +17,31 @@ from transferlib.storage.locations import is_uri, open_location
 __all__ = ["Entry", "Layout", "Listing", "SkippedFile", "list_images"]
 
 
-def list_images(source: str | Path) -> Listing:
+def list_images(source: str | Path, class_level: int | None = None) -> Listing:
     """List the candidate images of a source, in the order of their ids whatever the order on disk.
 
     Args:
-        source: A folder laid out as `class/...` or `train|val|valid|validation|test/class/...`, nested deeper too, or a
-            .csv or .jsonl manifest; a path, or a URI (s3://, gs://).
+        source: A folder laid out as `class/...`, `train|val|test/class/...` or `class/train|val|test/...` (splits by
+            any usual name: `names.split_of`), nested deeper too, or a .csv or .jsonl manifest; a path, or a URI
+            (s3://, gs://).
+        class_level: Which folders name the classes, from the top or below the splits: 1 or 2; None: 1, and a question
+            where 2 fits as well. A manifest has no such folders.
 
     Raises:
-        DataError: Nothing there, no classes, one class only, a class without files, or wrong manifest rows.
+        DataError: Nothing there, no classes, one class only, a class without files, wrong manifest rows, or folders
+            that can be read in two ways.
         StorageError: The store of a URI cannot be used.
     """
-    listing = _list_uri(str(source)) if is_uri(str(source)) else _list_path(Path(source))
+    listing = _list_uri(str(source), class_level) if is_uri(str(source)) else _list_path(Path(source), class_level)
     if len(listing.classes) == 1:
         raise DataError(_one_class(listing))
     return listing
 
 
-def _list_path(path: Path) -> Listing:
+def _list_path(path: Path, class_level: int | None) -> Listing:
     absolute = Path(os.path.abspath(path.expanduser()))
     if absolute.is_dir():
-        return list_folder(absolute)
+        return list_folder(absolute, class_level)
     if not absolute.is_file():
         raise DataError(f"{path} does not exist. Give an image folder, or a .csv or .jsonl manifest.")
     if absolute.suffix.lower() not in TABLE_SUFFIXES:
@@ -45,7 +49,7 @@ def _list_path(path: Path) -> Listing:
     return list_table(str(absolute))
 
 
-def _list_uri(uri: str) -> Listing:
+def _list_uri(uri: str, class_level: int | None) -> Listing:
     from transferlib.data.object_listing import list_prefix
 
     location = open_location(uri)
@@ -54,7 +58,7 @@ def _list_uri(uri: str) -> Listing:
         return list_table(location.uri)
     if location.info() is not None:
         raise DataError(_no_source(uri))
-    return list_prefix(location)
+    return list_prefix(location, class_level)
 
 
 def _no_source(name: str) -> str:

@@ -16,7 +16,7 @@ from transferlib.data.listing import Entry, Listing, SkippedFile
 from transferlib.data.placement import as_text, is_text
 from transferlib.data.row_places import RowPlace, place_row
 from transferlib.errors import DataError, StorageError, UsageError, unknown_name
-from transferlib.names import SPLIT_ALIASES
+from transferlib.names import SPLIT_ALIASES, split_of
 from transferlib.storage.locations import ObjectInfo
 from transferlib.storage.objects import find_objects, is_object, read_object
 
@@ -218,6 +218,7 @@ def _label(row: dict[str, Any], wrong: list[str]) -> str:
 
 def _split(row: dict[str, Any], wrong: list[str]) -> str | None:
     given = _text(row, "split", wrong)
-    if given and given.casefold() not in SPLIT_ALIASES:
+    split = split_of(given)
+    if given and split is None:
         wrong.append(unknown_name("split", given, SPLIT_ALIASES))
-    return SPLIT_ALIASES.get(given.casefold()) if given else None
+    return split

@@ -1,0 +1,164 @@
+"""How folders are read: splits by every usual name, before or inside the classes; a question where two readings fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.data.test_sources import placed, put
+from transferlib.data.sources import list_images
+from transferlib.errors import DataError
+from transferlib.names import split_of
+
+HELD_OUT_PAIRS = [
+    ("Training", "Testing", "test"),
+    ("train", "testing", "test"),
+    ("train", "dev", "val"),
+    ("train", "eval", "val"),
+    ("training_set", "test_set", "test"),
+    ("trainset", "testset", "test"),
+    ("train2017", "val2017", "val"),
+    ("train ", "test", "test"),
+    ("TRAIN", "Validation", "val"),
+    ("train-images", "test-images", "test"),
+    ("training data", "test data", "test"),
+    ("Train Set", "Valid Set", "val"),
+    ("train.split", "test.split", "test"),
+    ("01_train", "02_test", "test"),
+    ("Training_Images", "Evaluation_Images", "val"),
+    ("seg_train", "seg_test", "test"),
+    ("imgs_train", "imgs_val", "val"),
+]
+
+
+@pytest.mark.parametrize(("train", "other", "split"), HELD_OUT_PAIRS)
+def test_split_folders_are_known_by_any_usual_name(tmp_path: Path, train: str, other: str, split: str) -> None:
+    put(tmp_path, f"{train}/rose/a.jpg", f"{train}/tulip/b.jpg", f"{other}/rose/c.jpg", f"{other}/tulip/d.jpg")
+    listing = list_images(tmp_path)
+    assert listing.layout == "split folders"
+    assert listing.classes == ("rose", "tulip")
+    assert {where for _, where in placed(listing).values()} == {"train", split}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bus",
+        "trainer",
+        "tests",
+        "contest",
+        "valley",
+        "device",
+        "training wheels",
+        "test 1",
+        "set",
+        "images",
+        "2017",
+        "",
+    ],
+)
+def test_other_words_are_no_splits(name: str) -> None:
+    assert split_of(name) is None
+
+
+def test_an_unlabelled_folder_beside_split_folders_is_left_out_with_a_note(tmp_path: Path) -> None:
+    put(tmp_path, "seg_train/sea/a.jpg", "seg_train/ice/b.jpg", "seg_test/sea/c.jpg", "seg_test/ice/d.jpg")
+    put(tmp_path, "seg_pred/1.jpg", "seg_pred/2.jpg")
+    listing = list_images(tmp_path)
+    assert listing.classes == ("ice", "sea")
+    assert any("'seg_pred'" in note for note in listing.notes)
+
+
+def test_splits_inside_class_folders_are_honoured(tmp_path: Path) -> None:
+    """They were cut anew, so that given test images were trained on."""
+    put(
+        tmp_path,
+        *(f"{label}/{split}/{label}{split}.jpg" for label in ("rose", "tulip") for split in ("train", "val", "test")),
+    )
+    listing = list_images(tmp_path)
+    assert listing.layout == "splits in class folders"
+    assert placed(listing)["rose/test/rosetest.jpg"] == ("rose", "test")
+    assert listing.count_by_split_and_class() == {split: {"rose": 1, "tulip": 1} for split in ("train", "val", "test")}
+
+
+def test_class_folders_of_which_one_has_no_splits_are_cut(tmp_path: Path) -> None:
+    put(tmp_path, "rose/train/a.jpg", "rose/test/b.jpg", "tulip/c.jpg")
+    listing = list_images(tmp_path)
+    assert listing.layout == "class folders"
+    assert {split for _, split in placed(listing).values()} == {None}
+    assert any("'rose/test' looks like a split inside a class" in note for note in listing.notes)
+
+
+AMBIGUOUS = [
+    ("fold1", "fold2", "fold3"),
+    ("images", "annotations"),
+    ("2019", "2020"),
+    ("camera_a", "camera_b"),
+    ("male", "female"),
+    ("part-00", "part-01"),
+    ("site 1", "site 2"),
+    ("batch1", "batch2"),
+    ("day", "night"),
+    ("left", "right"),
+]
+
+
+@pytest.mark.parametrize("top", AMBIGUOUS)
+def test_folders_that_two_readings_fit_are_asked_about(tmp_path: Path, top: tuple[str, ...]) -> None:
+    put(
+        tmp_path, *(f"{folder}/{label}/{index}.jpg" for folder in top for label in ("cat", "dog") for index in range(2))
+    )
+    with pytest.raises(DataError) as error:
+        list_images(tmp_path)
+    text = str(error.value)
+    assert "--class-level 1" in text
+    assert "--class-level 2" in text
+    assert all(repr(name) in text for name in (*sorted(top)[:2], "cat", "dog"))
+    assert list_images(tmp_path, class_level=1).classes == tuple(sorted(top))
+    below = list_images(tmp_path, class_level=2)
+    assert below.classes == ("cat", "dog")
+    assert len(below.entries) == 4 * len(top)
+    assert any("--class-level 2" in note for note in below.notes)
+
+
+def test_the_same_is_asked_below_split_folders(tmp_path: Path) -> None:
+    paths = [
+        f"{split}/{part}/{label}/{part}{index}.jpg"
+        for split in ("train", "test")
+        for part in ("a", "b")
+        for label in ("cat", "dog")
+        for index in range(2)
+    ]
+    put(tmp_path, *paths)
+    with pytest.raises(DataError, match="--class-level 2"):
+        list_images(tmp_path)
+    assert placed(list_images(tmp_path, class_level=2))["train/a/cat/a0.jpg"] == ("cat", "train")
+    assert placed(list_images(tmp_path, class_level=1))["train/a/cat/a0.jpg"] == ("a", "train")
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("ants/field/a.jpg", "ants/lab/b.jpg", "bees/c.jpg", "bees/field/d.jpg"),  # a class folder with images
+        ("ants/2019/a.jpg", "bees/2020/b.jpg"),  # nothing shared
+        ("ants/a.jpg", "bees/b.jpg"),
+    ],
+)
+def test_one_reading_is_not_asked_about(tmp_path: Path, paths: tuple[str, ...]) -> None:
+    assert list_images(put(tmp_path, *paths)).classes == ("ants", "bees")
+
+
+def test_a_class_level_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, "ants/a.jpg", "bees/b.jpg")
+    with pytest.raises(DataError, match="--class-level 2"):
+        list_images(tmp_path, class_level=2)
+
+
+def test_a_manifests_split_column_knows_the_same_names(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{name}.jpg" for name in "abcdef"))
+    rows = ["path,label,split", "a.jpg,cat,Training", "b.jpg,dog,train_set", "c.jpg,cat,dev", "d.jpg,dog,Validation"]
+    rows += ["e.jpg,cat,TESTING", "f.jpg,dog,test set"]
+    (tmp_path / "all.csv").write_text("\n".join(rows))
+    splits = [split for _, split in placed(list_images(tmp_path / "all.csv")).values()]
+    assert splits == ["train", "train", "val", "val", "test", "test"]
