@@ -7,11 +7,12 @@ import io
 import json
 import os
 import stat
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transferlib.data.health import printable
 from transferlib.data.listing import Entry, Listing, SkippedFile
 from transferlib.data.placement import as_text, is_text
 from transferlib.data.row_places import RowPlace, place_row
@@ -38,8 +39,13 @@ def list_table(path: str) -> Listing:
     """
     try:
         text = (read_object(path) if is_object(path) else Path(path).read_bytes()).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path}, line {line}: not UTF-8 text ({error.reason}). Save the table as UTF-8 (spreadsheets: CSV UTF-8)."
+        ) from None
     rows = _csv_rows(path, text) if path.lower().endswith(".csv") else _jsonl_rows(text)
     folder = path.rpartition("/")[0] or "/"
     reading = _Reading(folder)
@@ -53,7 +59,8 @@ def list_table(path: str) -> Listing:
     if not reading.entries:
         missing = reading.skipped[0] if reading.skipped else None
         seen = f"; the first, {missing.image_id}: {missing.reason}" if missing else " (it has no rows)"
-        raise DataError(f"{path} names no file that exists{seen}. Relative paths are taken from {folder}.")
+        slashes = " Write paths with /, not with a backslash." if missing and "\\" in missing.image_id else ""
+        raise DataError(f"{path} names no file that exists{seen}. Relative paths are taken from {folder}.{slashes}")
     return Listing(
         root=path,
         layout="manifest",
@@ -64,22 +71,49 @@ def list_table(path: str) -> Listing:
 
 
 def _csv_rows(path: str, text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
-    header = [(name or "").strip() for name in reader.fieldnames or []]
-    if not {"label"} <= set(header) or not set(PATH_COLUMNS) & set(header):
-        raise DataError(
-            f"{path} has the columns {', '.join(map(repr, header)) or '(none)'}. "
-            "Needed: path (or file_name) and label, separated by commas; optional: split, group."
-        )
-    reader.fieldnames = header
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    limit = csv.field_size_limit(max(len(text), 1))  # a long cell in a column that nobody reads is no mistake
     try:
-        for row in reader:
-            if None in row or None in row.values():
+        header: list[str] | None = None
+        for cells in reader:
+            if not cells:
+                continue
+            if header is None:
+                header = _header(path, cells)
+            elif len(cells) != len(header):
                 yield reader.line_num, "another number of cells than the header; quote cells that hold commas"
             else:
-                yield reader.line_num, dict(row)
+                yield reader.line_num, dict(zip(header, cells, strict=True))
+        if header is None:
+            _header(path, [])
     except csv.Error as error:
-        yield reader.line_num, f"not CSV: {error}"
+        yield (
+            reader.line_num,
+            f'not CSV: {error}. Quotes (") stand at both ends of a cell, right beside the commas, doubled inside',
+        )
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _header(path: str, cells: Sequence[str]) -> list[str]:
+    """Return the names of the columns, those that are known in small letters.
+
+    Raises:
+        DataError: A needed one is missing, or a known one is there twice.
+    """
+    named = [cell.strip() for cell in cells]
+    header = [name.casefold() if name.casefold() in COLUMNS else name for name in named]
+    twice = [name for name in COLUMNS if header.count(name) > 1]
+    if twice:
+        raise DataError(f"{path} has the column {twice[0]!r} {header.count(twice[0])} times. Keep one of them.")
+    if not {"label"} <= set(header) or not set(PATH_COLUMNS) & set(header):
+        other = next((mark for mark in (";", "\t", "|") if any(mark in name for name in header)), None)
+        hint = f" It seems to be separated by {other!r}: save it with commas." if other else ""
+        raise DataError(
+            f"{path} has the columns {', '.join(map(repr, header)) or '(none)'}. "
+            f"Needed: path (or file_name) and label, separated by commas; optional: split, group.{hint}"
+        )
+    return header
 
 
 def _jsonl_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -87,11 +121,27 @@ def _jsonl_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_object)
+        except _TwiceError as error:
+            yield number, f"has {str(error)!r} twice; keep one of them"
         except json.JSONDecodeError as error:
             yield number, f"not JSON: {error.msg}"
-            continue
-        yield number, row if isinstance(row, dict) else "not a JSON object"
+        except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
+            yield number, f"not JSON that can be read: {str(error).partition(';')[0]}"
+        else:
+            yield number, row if isinstance(row, dict) else "not a JSON object"
+
+
+class _TwiceError(ValueError):
+    """Report a name that an object has twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 class Unusable(NamedTuple):
@@ -134,7 +184,7 @@ class _Reading:
         if isinstance(row, str):
             self.problems.append(f"line {line}: {row}.")
             return
-        self.other_columns |= set(row) - set(COLUMNS)
+        self.other_columns |= {name for name in row if name and name not in COLUMNS}
         wrong: list[str] = []
         place = self._place(row, wrong)
         label = _label(row, wrong)
@@ -181,7 +231,9 @@ class _Reading:
             wrong.append(f"needs one of path and file_name, has {' and '.join(given) or 'neither'}.")
             return None
         try:
-            return place_row(self.folder, _text(row, given[0], wrong))
+            before = len(wrong)
+            text = _text(row, given[0], wrong)
+            return None if len(wrong) > before else place_row(self.folder, text)
         except (ValueError, UsageError) as error:
             wrong.append(str(error))
             return None
@@ -190,7 +242,7 @@ class _Reading:
         """Return what of the manifest is not used."""
         if not self.other_columns:
             return ()
-        return (f"Columns that are not used: {', '.join(sorted(map(str, self.other_columns)))}.",)
+        return (f"Columns that are not used: {', '.join(sorted(map(printable, self.other_columns)))}.",)
 
 
 def _text(row: dict[str, Any], name: str, wrong: list[str]) -> str:
@@ -202,13 +254,18 @@ def _text(row: dict[str, Any], name: str, wrong: list[str]) -> str:
     if not isinstance(value, str):
         wrong.append(f"{name} is {value!r}; give text or a whole number.")
         return ""
+    if not is_text(value):
+        wrong.append(f"{name} is {value!r}, which is half a character (a lone surrogate); write it anew.")
+        return ""
     return value.strip()
 
 
 def _label(row: dict[str, Any], wrong: list[str]) -> str:
     before = len(wrong)
     label = _text(row, "label", wrong)
-    if not label and len(wrong) == before:
+    if len(wrong) > before:
+        return ""
+    if not label:
         wrong.append("label is empty.")
     # Class names become folder names (exports, per-class pictures), so one must not lead out of its folder.
     if label in {".", ".."} or any(char in "/\\" or not char.isprintable() for char in label):
@@ -220,5 +277,5 @@ def _split(row: dict[str, Any], wrong: list[str]) -> str | None:
     given = _text(row, "split", wrong)
     split = split_of(given)
     if given and split is None:
-        wrong.append(unknown_name("split", given, SPLIT_ALIASES))
+        wrong.append(unknown_name("split", given, tuple(SPLIT_ALIASES)))
     return split
