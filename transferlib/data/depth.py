@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, TiffImagePlugin
-
-_WIDTH_TAG, _HEIGHT_TAG, _ORIENTATION_TAG = 256, 257, 274
+from PIL import Image
 
 
 def value_range(values: npt.NDArray[Any]) -> tuple[float, float]:
@@ -65,25 +62,8 @@ def has_deep_colour(image: Image.Image) -> bool:
     return ";16" in str(raw_mode)
 
 
-def tiff_header(data: bytes) -> tuple[int, int, int]:
-    """Read (width, height, orientation) of a TIFF's first page, as they are stored.
-
-    Args:
-        data: A whole file.
-
-    Raises:
-        Exception: Of many types, where the header is broken.
-    """
-    file = io.BytesIO(data)
-    is_big = data[2:4] in (b"+\0", b"\0+")  # BigTIFF's header is twice as long
-    directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if is_big else 8))
-    file.seek(directory.next)
-    directory.load(file)
-    return int(directory[_WIDTH_TAG]), int(directory[_HEIGHT_TAG]), int(directory.get(_ORIENTATION_TAG, 1))
-
-
 def read_deep(data: bytes) -> npt.NDArray[np.uint8]:
-    """Decode a PNG or TIFF with 16-bit or float channels; OpenCV keeps all their bits, Pillow does not.
+    """Decode a PNG with 16-bit channels; OpenCV keeps all their bits, Pillow does not.
 
     Args:
         data: A whole file whose declared size was found acceptable.

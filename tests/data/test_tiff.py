@@ -1,0 +1,166 @@
+"""Every kind of TIFF that can be written here is either read as it is meant, or refused by what it is."""
+
+from __future__ import annotations
+
+import io
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tifffile
+from PIL import Image
+
+from transferlib.data.decode import BadImageError, Limits, decode_image
+from transferlib.data.tiff import TURNS, read_tags
+
+LIMITS = Limits(10**6, 10**6)
+Pixels = npt.NDArray[np.uint8]
+
+
+def picture(channels: int, height: int = 20, width: int = 30) -> Pixels:
+    """Return values 0 to 255 that reach both ends, [H, W, channels], different in every channel."""
+    values = np.random.default_rng(channels).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    values[0, 0], values[0, 1] = 0, 255
+    return values
+
+
+def written(values: npt.NDArray[Any], **options: Any) -> bytes:
+    """Return a TIFF of values [H, W, S] (or [H, W]); of planes where `planarconfig` says so."""
+    if options.get("planarconfig") == "separate":
+        values = np.moveaxis(values, -1, 0)
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, metadata=None, **options)
+    return file.getvalue()
+
+
+def seen(data: bytes) -> Pixels:
+    return decode_image(data, short_side=None, limits=LIMITS).pixels
+
+
+DEPTHS = {
+    "uint8": lambda values: values,
+    "uint16": lambda values: values.astype(np.uint16) * 257,
+    "uint32": lambda values: values.astype(np.uint32) * 0x01010101,
+    "int16": lambda values: values.astype(np.int16),
+    "float16": lambda values: (values / 255).astype(np.float16),
+    "float32": lambda values: (values / 255).astype(np.float32),
+    "float64": lambda values: values / 255,
+}
+
+
+@pytest.mark.parametrize(
+    ("depth", "planes", "order", "compression"),
+    list(product(DEPTHS, ("contig", "separate"), "<>", (None, "zlib"))),
+)
+def test_rgb_of_every_depth_layout_order_and_compression(
+    depth: str, planes: str, order: str, compression: str | None
+) -> None:
+    """Planar deep RGB was striped, or memory that nobody had written: one file, five pictures in one process."""
+    wanted = picture(3)
+    data = written(
+        DEPTHS[depth](wanted), photometric="rgb", planarconfig=planes, byteorder=order, compression=compression
+    )
+    first = seen(data)
+    assert np.abs(first.astype(int) - wanted).max() <= 1
+    assert (seen(data) == first).all()
+
+
+@pytest.mark.parametrize(("depth", "planes"), list(product(("uint8", "uint16", "float32"), ("contig", "separate"))))
+@pytest.mark.parametrize("extra", [(), ("unspecified",), ("unassalpha",), ("assocalpha",)])
+def test_a_fourth_sample_is_alpha_only_where_the_tags_say_so(depth: str, planes: str, extra: tuple[str, ...]) -> None:
+    """Near infrared was taken for alpha, and premultiplied colours were multiplied again."""
+    colours, fourth = picture(3), picture(1)
+    share = fourth / 255.0
+    stored = np.concatenate([colours, fourth], axis=2)
+    wanted = colours.astype(float)
+    if extra == ("unassalpha",):
+        wanted = colours * share + 255 * (1 - share)
+    if extra == ("assocalpha",):
+        stored[:, :, :3] = np.rint(colours * share)
+        wanted = stored[:, :, :3] + 255 * (1 - share)
+    options = {"extrasamples": extra} if extra else {"extrasamples": ("unspecified",)}
+    data = written(DEPTHS[depth](stored), photometric="rgb", planarconfig=planes, **options)
+    try:
+        found = seen(data)
+    except BadImageError as error:
+        assert "TIFF of 4 samples" in str(error)  # noqa: PT017
+        return
+    assert np.abs(found - wanted).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("channels", "depth", "planes"), list(product((3, 4), ("uint8", "uint16"), ("contig", "separate")))
+)
+def test_black_is_zero_with_three_or_four_bands_is_rgb(channels: int, depth: str, planes: str) -> None:
+    """One band was kept, and shown as grey."""
+    stored = picture(channels)
+    data = written(DEPTHS[depth](stored), photometric="minisblack", planarconfig=planes)
+    assert np.abs(seen(data).astype(int) - stored[:, :, :3]).max() <= 1
+
+
+@pytest.mark.parametrize(("depth", "order"), list(product(("uint8", "uint16"), "<>")))
+def test_white_is_zero_is_turned_over(depth: str, order: str) -> None:
+    stored = picture(1)[:, :, 0]
+    found = seen(written(DEPTHS[depth](stored), photometric="miniswhite", byteorder=order))
+    assert np.abs(found[:, :, 0].astype(int) - (255 - stored)).max() <= 1
+    assert (found[:, :, :1] == found).all()
+
+
+@pytest.mark.parametrize("depth", [name for name in DEPTHS if name != "uint8"])
+def test_grey_of_every_depth(depth: str) -> None:
+    stored = picture(1)[:, :, 0]
+    found = seen(written(DEPTHS[depth](stored), photometric="minisblack"))
+    assert np.abs(found[:, :, 1].astype(int) - stored).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", sorted(TURNS))
+@pytest.mark.parametrize(("depth", "planes"), [("uint16", "separate"), ("float32", "contig"), ("uint16", "contig")])
+def test_every_orientation_is_applied_once(orientation: int, depth: str, planes: str) -> None:
+    stored = picture(3)
+    data = written(
+        DEPTHS[depth](stored), photometric="rgb", planarconfig=planes, extratags=[(274, "H", 1, orientation, True)]
+    )
+    wanted = np.asarray(Image.fromarray(stored).transpose(TURNS[orientation]))
+    found = seen(data)
+    assert found.shape == wanted.shape
+    assert np.abs(found.astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("channels", "photometric", "depth"),
+    [
+        (13, "minisblack", "uint16"),
+        (5, "minisblack", "uint8"),
+        (4, "separated", "uint16"),
+        (6, "minisblack", "float32"),
+    ],
+)
+def test_what_is_no_colour_picture_is_refused_by_what_it_is(channels: int, photometric: str, depth: str) -> None:
+    data = written(DEPTHS[depth](picture(channels)), photometric=photometric, planarconfig="contig")
+    with pytest.raises(BadImageError, match=f"a TIFF of {channels} samples of .* bits, photometric"):
+        seen(data)
+
+
+def test_a_kind_whose_compression_is_not_read_is_refused_by_what_it_is() -> None:
+    file = io.BytesIO()
+    Image.fromarray(picture(1)[:, :, 0].astype(np.int32)).save(file, "TIFF", compression="tiff_lzw")
+    data = file.getvalue()
+    assert read_tags(data).compression == 5
+    with pytest.raises(BadImageError, match=r"a TIFF of 1 samples of 32 signed bits.*not read under this compression"):
+        seen(data)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "jpeg", "tiff_adobe_deflate", "raw"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "CMYK", "P", "1"])
+def test_plain_pictures_are_what_pillow_makes_of_them(mode: str, compression: str) -> None:
+    image = Image.fromarray(picture(3)).convert(mode)
+    if compression == "jpeg" and mode in ("P", "1", "RGBA"):
+        pytest.skip("not a mode of JPEG")
+    file = io.BytesIO()
+    image.save(file, "TIFF", compression=compression)
+    reference = Image.open(io.BytesIO(file.getvalue()))
+    if mode == "RGBA":
+        reference = Image.alpha_composite(Image.new("RGBA", image.size, "white"), reference.convert("RGBA"))
+    assert (seen(file.getvalue()) == np.asarray(reference.convert("RGB"))).all()

@@ -1,0 +1,210 @@
+"""TIFF: what its tags say, first; then pixels by whoever reads that kind right; what nobody does is refused by name.
+
+Pillow reads 8-bit pictures, OpenCV 16-bit colour under every compression; of deep planes, extra bands, premultiplied or
+inverted deep values either gives other pixels without a word. tifffile (Christoph Gohlke's) gives the stored numbers of
+any of them, but of few compressions without its codecs.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from PIL import Image, TiffImagePlugin
+
+from transferlib.data.depth import scale_to_bytes
+
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, SEPARATED, YCBCR, LAB = 0, 1, 2, 3, 5, 6, 8
+"""Photometric interpretations. Source: TIFF 6.0, section 8 and part 3."""
+PREMULTIPLIED, STRAIGHT = 1, 2
+"""Kinds of extra samples that are alpha. Source: TIFF 6.0, section 18."""
+UNSIGNED = 1
+"""Sample format."""
+_COLOURS = 3
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What a picture of each EXIF orientation is turned by."""
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong becomes the file's reason
+
+
+@dataclass(frozen=True)
+class TiffTags:
+    """Hold what the header of a TIFF's first page says of its samples."""
+
+    width: int
+    """As stored, pixels."""
+    height: int
+    orientation: int
+    """1 to 8, EXIF's."""
+    bits: tuple[int, ...]
+    """Of each sample (tag 258)."""
+    compression: int
+    photometric: int
+    """Tag 262."""
+    samples: int
+    """A pixel (tag 277)."""
+    is_planar: bool
+    """Whether each sample has a plane of its own (tag 284)."""
+    extra: tuple[int, ...]
+    """Kinds of the samples beyond the colours (tag 338)."""
+    formats: tuple[int, ...]
+    """1 unsigned, 2 signed, 3 float (tag 339)."""
+
+    @property
+    def alpha(self) -> int:
+        """Return the kind of alpha that follows the colours; 0: none."""
+        kind = self.extra[0] if self.extra else 0
+        return kind if kind in (PREMULTIPLIED, STRAIGHT) else 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether Pillow reads this kind as it is meant."""
+        if len(set(self.bits)) != 1 or set(self.formats) != {UNSIGNED} or self.bits[0] not in (1, 2, 4, 8):
+            return False
+        if self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE):
+            return self.samples == 1
+        if self.bits[0] != 8:
+            return False
+        if self.photometric == RGB and self.samples == 4:
+            return bool(self.alpha) and not self.is_planar
+        is_colour = {RGB: 3, YCBCR: 3, LAB: 3, SEPARATED: 4}.get(self.photometric) == self.samples
+        return is_colour and not self.extra
+
+    @property
+    def is_plain_deep(self) -> bool:
+        """Return whether OpenCV reads this kind as it is meant: 16-bit grey or RGB without anything else."""
+        is_deep = set(self.bits) == {16} and set(self.formats) == {UNSIGNED} and not self.is_planar
+        grey, colour = (BLACK_IS_ZERO, 1), (RGB, 3)
+        return is_deep and not self.extra and (self.photometric, self.samples) in (grey, colour)
+
+    def __str__(self) -> str:
+        bits = "/".join(map(str, dict.fromkeys(self.bits)))
+        kind = {1: "", 2: " signed", 3: " float"}.get(self.formats[0] if self.formats else 1, " odd")
+        planes = ", in planes" if self.is_planar and self.samples > 1 else ""
+        extra = f", extra samples {list(self.extra)}" if self.extra else ""
+        return (
+            f"TIFF of {self.samples} samples of {bits}{kind} bits, photometric {self.photometric}{extra}{planes}, "
+            f"compression {self.compression}"
+        )
+
+
+def read_tags(data: bytes) -> TiffTags:
+    """Read the header of a TIFF's first page.
+
+    Args:
+        data: A whole file.
+
+    Raises:
+        Exception: Of many types, where the header is broken.
+    """
+    file = io.BytesIO(data)
+    is_big = data[2:4] in (b"+\0", b"\0+")  # BigTIFF's header is twice as long
+    directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if is_big else 8))
+    file.seek(directory.next)
+    directory.load(file)
+    samples = int(directory.get(277, 1))
+    return TiffTags(
+        width=int(directory[256]),
+        height=int(directory[257]),
+        orientation=int(directory.get(274, 1)),
+        bits=_numbers(directory.get(258, 1)),
+        compression=int(directory.get(259, 1)),
+        photometric=int(directory.get(262, RGB if samples >= _COLOURS else BLACK_IS_ZERO)),
+        samples=samples,
+        is_planar=int(directory.get(284, 1)) == 2 and samples > 1,
+        extra=_numbers(directory.get(338, ())),
+        formats=_numbers(directory.get(339, UNSIGNED)),
+    )
+
+
+def read_tiff(data: bytes, tags: TiffTags) -> Image.Image:
+    """Decode a TIFF that Pillow would not read as it is meant.
+
+    Colours are the first three samples of RGB, and of "black is zero" with three or four; one or two samples are grey
+    with perhaps alpha. What is beyond that is no colour and is left out, alpha is laid on white.
+
+    Args:
+        data: A whole file whose declared size was found acceptable.
+        tags: Its header.
+
+    Returns:
+        RGB as it is to be seen: turned.
+
+    Raises:
+        ValueError: No reader reads this kind right, or values are not finite.
+    """
+    values = _values(data, tags)
+    num_colours = _COLOURS if tags.samples >= _COLOURS else 1
+    is_known = tags.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) and (
+        tags.samples <= 4 or tags.photometric == RGB
+    )
+    if not is_known or len(set(tags.bits)) != 1:
+        raise ValueError(f"a {tags} is no picture that can be read; save it as 8- or 16-bit RGB or grey")
+    colours = values[:, :, :num_colours]
+    if tags.photometric == WHITE_IS_ZERO:
+        if values.dtype.kind == "f":
+            raise ValueError(f"a {tags} is no picture that can be read; save it with black as zero")
+        colours = np.iinfo(values.dtype).max - colours
+    alpha = values[:, :, num_colours] if tags.alpha and tags.samples > num_colours else None
+    picture = Image.fromarray(_on_white(colours, alpha, is_premultiplied=tags.alpha == PREMULTIPLIED))
+    # OpenCV turns a TIFF itself, whatever it is asked.
+    return (
+        picture if tags.is_plain_deep or tags.orientation not in TURNS else picture.transpose(TURNS[tags.orientation])
+    )
+
+
+def _on_white(
+    colours: npt.NDArray[Any], alpha: npt.NDArray[Any] | None, *, is_premultiplied: bool
+) -> npt.NDArray[np.uint8]:
+    """Bring values to bytes, and lay them on white where they are transparent."""
+    if alpha is None:
+        seen = scale_to_bytes(colours)
+    else:
+        full = float(np.iinfo(alpha.dtype).max) if alpha.dtype.kind in "ui" else 1.0
+        share = (alpha.astype(np.float64) / full).clip(0.0, 1.0)[:, :, None]
+        # Colours and alpha are of one scale: a premultiplied colour is at most its alpha.
+        scaled = colours / full * 255.0 if is_premultiplied else scale_to_bytes(colours).astype(np.float64) * share
+        if not np.isfinite(scaled).all():
+            raise ValueError("holds values that are not finite")
+        seen = np.rint(scaled + 255.0 * (1.0 - share)).clip(0, 255).astype(np.uint8)
+    return np.repeat(seen, 3, axis=2) if seen.shape[2] == 1 else seen
+
+
+def _values(data: bytes, tags: TiffTags) -> npt.NDArray[Any]:
+    """Return the numbers as they are stored, [H, W, samples]; of what OpenCV reads, turned."""
+    if tags.is_plain_deep:
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if found is None:
+            raise ValueError("its pixels cannot be read")
+        return found[:, :, None] if found.ndim == 2 else found[:, :, ::-1]
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages[0]
+        try:
+            stored = page.asarray()
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+            raise ValueError(f"a {tags} is not read under this compression; save it uncompressed or deflated") from None
+    if tags.samples == 1:
+        return stored.reshape(tags.height, tags.width, 1)
+    if tags.is_planar:
+        stored = np.moveaxis(stored.reshape(tags.samples, tags.height, tags.width), 0, -1)
+    return stored.reshape(tags.height, tags.width, tags.samples)
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    return tuple(int(one) for one in value) if isinstance(value, tuple | list) else (int(value),)
