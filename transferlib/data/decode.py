@@ -17,6 +17,7 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, ImageFile
 
+from transferlib.data.containers import PNG_START, is_whole_jpeg, png_picture
 from transferlib.data.depth import has_deep_colour, read_deep, scale_to_bytes
 from transferlib.data.quiet import quiet_pillow
 from transferlib.data.tiff import TURNS, read_tags, read_tiff
@@ -99,6 +100,8 @@ def decode_image(data: bytes, *, short_side: int | None, limits: Limits) -> Deco
         raise BadImageError("empty file")
     if len(data) > limits.max_file_bytes:
         raise BadImageError(f"file of {len(data):,} bytes is over the limit of {limits.max_file_bytes:,}")
+    if data.startswith(PNG_START):
+        data = png_picture(data)
     with quiet_pillow():
         image = _open(data)
         stored = _stored_size(image, data)
@@ -199,12 +202,18 @@ def _pixels(
 def _to_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     if image.format == "PNG" and _PNG_END not in data:
         raise OSError("image file is truncated (no end chunk)")
+    if image.format in ("JPEG", "MPO") and not is_whole_jpeg(data):
+        raise OSError("incomplete, there is no end marker after the picture")
     is_deep = has_deep_colour(image)
     image.load()
     if is_deep:
         return Image.fromarray(read_deep(data))
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(scale_to_bytes(np.asarray(image))).convert("RGB")
+        values = np.asarray(image)
+        seen = scale_to_bytes(values)
+        if isinstance(clear := image.info.get("transparency"), int):
+            seen = np.where(values == clear, np.uint8(255), seen)  # laid on white
+        return Image.fromarray(seen).convert("RGB")
     if image.has_transparency_data:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,0 +1,133 @@
+"""What lies around a picture in PNG and JPEG files neither keeps it out nor passes for it."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, PngImagePlugin
+
+from transferlib.data.containers import is_whole_jpeg, png_picture
+from transferlib.data.decode import BadImageError, Limits, decode_image
+
+LIMITS = Limits(10**6, 10**8)
+COLOUR_TYPES = {0: 1, 2: 3, 4: 2, 6: 4}
+"""Samples a pixel, by PNG's colour type."""
+
+
+def seen(data: bytes) -> npt.NDArray[np.uint8]:
+    return decode_image(data, short_side=None, limits=LIMITS).pixels
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def deep_png(values: npt.NDArray[np.uint16], colour_type: int, *extra: bytes, frames: str = "") -> bytes:
+    """Return a 16-bit PNG; of several frames the first is the picture, or ("hidden") it is none of them."""
+    height, width = values.shape[:2]
+    rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in values))
+    other = zlib.compress(b"".join(b"\0" + bytes(2 * width * COLOUR_TYPES[colour_type]) for _ in range(height)))
+    control = [chunk(b"fcTL", struct.pack(">IIIIIHHBB", n, width, height, 0, 0, 1, 10, 0, 0)) for n in range(3)]
+    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))]
+    parts += [chunk(b"acTL", struct.pack(">II", 2, 0))] if frames else []
+    parts += [control[0]] if frames == "first" else []
+    parts += [*extra, chunk(b"IDAT", rows)]
+    if frames:
+        number = 1 if frames == "first" else 0
+        parts += [control[number], chunk(b"fdAT", struct.pack(">I", number + 1) + other)]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("colour_type", "frames"), list(product(COLOUR_TYPES, ("", "first", "hidden"))))
+def test_a_deep_png_shows_its_picture_whatever_frames_follow(colour_type: int, frames: str) -> None:
+    values = np.random.default_rng(colour_type).integers(0, 2**16, (5, 7, COLOUR_TYPES[colour_type]), dtype=np.uint16)
+    values[0, 0], values[0, 1] = 65535, 0
+    share = values / 65535
+    alpha = share[:, :, -1:] if colour_type in (4, 6) else np.ones((5, 7, 1))
+    colours = share[:, :, : (3 if colour_type in (2, 6) else 1)]
+    wanted = np.broadcast_to(255 * (colours * alpha + 1 - alpha), (5, 7, 3))
+    assert np.abs(seen(deep_png(values, colour_type, frames=frames)) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("colour_type", [0, 2])
+def test_a_colour_that_is_called_transparent_is_white(colour_type: int) -> None:
+    values = np.random.default_rng(1).integers(300, 2**16, (5, 7, COLOUR_TYPES[colour_type]), dtype=np.uint16)
+    values[2, 3], values[0, 0] = 123, 65535
+    clear = chunk(b"tRNS", values[2, 3].astype(">u2").tobytes())
+    found = seen(deep_png(values, colour_type, clear))
+    assert found[2, 3].tolist() == [255, 255, 255]
+    assert np.abs(found[3].astype(float) - values[3] / 257).max() <= 1
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+@pytest.mark.parametrize("kind", ["text", "compressed", "international", "xmp", "profile"])
+def test_a_long_text_or_profile_beside_a_picture_is_skipped(kind: str, where: str) -> None:
+    """They were refused as truncated or broken: Pillow takes a megabyte."""
+    picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    info, long = PngImagePlugin.PngInfo(), "x" * 3_000_000
+    if kind in ("text", "compressed"):
+        info.add_text("Comment", long, zip=kind == "compressed")
+    elif kind in ("international", "xmp"):
+        info.add_itxt("XML:com.adobe.xmp" if kind == "xmp" else "Comment", long, zip=True)
+    else:
+        info.add(b"iCCP", b"profile\0\0" + zlib.compress(bytes(3_000_000)), after_idat=where == "after")
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG", pnginfo=info)
+    assert (seen(file.getvalue()) == picture).all()
+
+
+def test_an_orientation_in_a_text_is_still_applied() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="3"/>')
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG", pnginfo=info)
+    before = np.asarray(Image.open(io.BytesIO(file.getvalue())).transpose(Image.Transpose.ROTATE_180))
+    assert (seen(file.getvalue()) == before).all()
+
+
+def test_a_png_that_is_cut_off_stays_as_it_is() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(file, "PNG")
+    for length in range(8, len(file.getvalue())):
+        cut = file.getvalue()[:length]
+        assert png_picture(cut) == cut
+
+
+def jpegs() -> dict[str, bytes]:
+    picture = Image.fromarray(np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    found = {}
+    for name, options in {
+        "baseline": {},
+        "progressive": {"progressive": True},
+        "restarts": {"restart_marker_blocks": 1},
+        "grey": {},
+        "comment with an end marker": {"comment": b"\xff\xd9 \xff\xda"},
+        "exif": {"exif": b"Exif\0\0" + bytes(500) + b"\xff\xd9\xff\xda"},
+    }.items():
+        file = io.BytesIO()
+        (picture.convert("L") if name == "grey" else picture).save(file, "JPEG", **options)
+        found[name] = file.getvalue()
+    return found
+
+
+@pytest.mark.parametrize("name", jpegs())
+def test_a_jpeg_whose_tail_is_zeros_is_incomplete(name: str) -> None:
+    """20 of 612 photos that were cut at a tenth passed for whole, grey below."""
+    data = jpegs()[name]
+    assert is_whole_jpeg(data)
+    assert is_whole_jpeg(data + b"what a camera adds \xff\xd8")
+    seen(data)
+    for share in (0.5, 0.8, 0.9, 0.99):
+        length = round(share * len(data))
+        for tail in (bytes(len(data) - length), b"", b"\xff" * 40, bytes(40)):
+            cut = data[:length] + tail
+            assert not is_whole_jpeg(cut)
+            with pytest.raises(BadImageError):
+                seen(cut)
