@@ -1,8 +1,13 @@
+import argparse
+import collections
+import fractions
 import json
+import warnings
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -79,18 +84,63 @@ class TestPth:
     def test_everything_that_does_not_match_is_listed(
         self, state: State, load: Callable[[object], SourceWeights]
     ) -> None:
-        wrong = {**state, "extra.weight": torch.zeros(1), "bn1.weight": torch.zeros(3)}
+        wrong = {**state, "layer4.9.weight": torch.zeros(1), "bn1.weight": torch.zeros(3)}
         del wrong["layer4.1.bn2.bias"]
         with pytest.raises(WeightsError) as caught:
             load(wrong)
         text = str(caught.value)
         assert "missing (1): layer4.1.bn2.bias" in text
-        assert "unexpected (1): extra.weight" in text
+        assert "unexpected (1): layer4.9.weight" in text
         assert "of another shape or type (1): bn1.weight float32[3] instead of float32[64]" in text
 
-    def test_head_on_other_features_does_not_match(self, state: State, load: Callable[[object], SourceWeights]) -> None:
-        with pytest.raises(WeightsError, match=r"fc\.weight float32\[6, 100\]"):
-            load({**state, "fc.weight": torch.zeros(6, 100)})
+    @pytest.mark.parametrize(
+        "head",
+        [
+            {"fc.weight": torch.zeros(6, 100), "fc.bias": torch.zeros(6)},
+            {"fc.1.weight": torch.zeros(6, 512), "fc.1.bias": torch.zeros(6)},
+            {"fc.0.weight": torch.zeros(9, 512), "fc.3.0.weight": torch.zeros(6, 9), "fc.3.0.bias": torch.zeros(6)},
+            {"fc.weight": torch.full((6, 512), float("nan"))},
+            {"classifier.1.weight": torch.zeros(6, 512)},
+            {"head.weight": torch.zeros(6, 512), "head.norm.running_mean": torch.zeros(512)},
+        ],
+    )
+    def test_the_head_is_whatever_is_no_backbone(
+        self, head: State, state: State, load: Callable[[object], SourceWeights]
+    ) -> None:
+        """A Sequential in the place of `fc` was refused, though a new head is made in any case."""
+        backbone = {key: tensor for key, tensor in state.items() if not is_head_key(key, ARCHITECTURE)}
+        source = load({**backbone, **head})
+        assert same_backbone(source, state)
+        beside = [key for key in head if not key.startswith("fc.")]
+        assert all(any(key in note for note in source.notes) for key in beside)
+
+    def test_what_training_scripts_keep_beside_the_tensors_is_no_matter(
+        self, state: State, load: Callable[[object], SourceWeights]
+    ) -> None:
+        """torchvision's own reference script keeps its arguments, others a best score of numpy's, or a path."""
+        args = argparse.Namespace(data_path="/data", lr=0.1, output_dir=Path("out"), best=None)
+        beside = {
+            "args": args,
+            "optimizer": {"state": {}, "param_groups": [{"lr": np.float64(0.1), "params": [0]}]},
+            "best_acc1": np.float32(71.5),
+            "epoch": np.int64(3),
+            "is_best": np.bool_(True),
+            "where": Path("runs/1"),
+            "on_windows": PureWindowsPath("C:/runs"),
+            "history": collections.OrderedDict(loss=[1.0, np.float64(0.5)]),
+        }
+        assert same_backbone(load({"model": state, **beside}), state)
+
+    def test_a_type_that_is_not_loaded_is_named(self, state: State, load: Callable[[object], SourceWeights]) -> None:
+        with pytest.raises(WeightsError, match=r"holds a Python object of type fractions\.Fraction; .*can run code"):
+            load({"model": state, "share": fractions.Fraction(1, 3)})
+
+    def test_torchscript_is_called_so(self, tmp_path: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "w.pt"))
+        with pytest.raises(WeightsError, match="is a TorchScript program, not a file of tensors"):
+            load_source_weights(str(tmp_path / "w.pt"), ARCHITECTURE)
 
     def test_long_lists_are_shortened_and_the_right_architecture_named(
         self, load: Callable[[object], SourceWeights]

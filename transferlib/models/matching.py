@@ -20,9 +20,10 @@ _COUNTER = ".num_batches_tracked"
 def match_backbone(state: Mapping[str, Tensor], architecture: str, origin: str) -> tuple[dict[str, Tensor], list[str]]:
     """Return the backbone's tensors in the network's own order and types, and notes on what was done to them.
 
-    The head may be of any class count, or be left out: a new one is made in any case. Nothing else may be missing,
-    left over or of another shape. Half and double precision become float32. BatchNorm's counters of batches, which
-    files from before 2018 lack, start at 0, as in torch.
+    The head may be of any shape and any number of layers, or be left out: a new one is made in any case. What is under
+    none of the network's own names is taken for one. Nothing else may be missing, left over or of another shape. Half
+    and double precision become float32. BatchNorm's counters of batches, which files from before 2018 lack, start at 0,
+    as in torch.
 
     Args:
         state: Tensors by torchvision's names.
@@ -37,41 +38,47 @@ def match_backbone(state: Mapping[str, Tensor], architecture: str, origin: str) 
     expected = empty_model(architecture, _ANY_NUM_CLASSES).state_dict()
     counters = {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith(_COUNTER)}
     given = {**counters, **state}
-    has_head = any(is_head_key(key, architecture) for key in state)
-    problems = _mismatches(expected, given, architecture, has_head)
+    tops = {key.partition(".")[0] for key in expected}
+    beside = [key for key in state if key.partition(".")[0] not in tops]
+    has_head = bool(beside) or any(is_head_key(key, architecture) for key in state)
+    problems = _mismatches(expected, given, architecture, beside)
     if problems:
         raise WeightsError(
-            f"{origin} does not match {architecture}.{_guess(state, architecture)} Only the class count of the head "
+            f"{origin} does not match {architecture}.{_guess(state, architecture)} Only the head "
             f"({head_name(architecture)}) may differ.\n" + "\n".join(f"  {problem}" for problem in problems)
         )
-    converted = {key: tensor.to(expected[key].dtype) for key, tensor in given.items()}
+    backbone = [key for key in expected if not is_head_key(key, architecture)]
+    converted = {key: given[key].to(expected[key].dtype) for key in backbone}
     _check_finite(converted, origin)
     notes = [] if has_head else [f"{origin} has no head; a new one is made in any case."]
-    if types := {str(tensor.dtype).removeprefix("torch.") for tensor in given.values()} - {"float32", "int64"}:
+    if beside:
+        notes.append(f"{origin}: what is no part of {architecture} is taken for its head: {_listed(beside)}.")
+    if types := {str(tensor.dtype).removeprefix("torch.") for tensor in (given[key] for key in backbone)} - {
+        "float32",
+        "int64",
+    }:
         notes.append(f"{origin}: tensors of type {', '.join(sorted(types))} were converted to float32.")
-    return {key: converted[key].contiguous() for key in expected if not is_head_key(key, architecture)}, notes
+    return {key: tensor.contiguous() for key, tensor in converted.items()}, notes
 
 
 def _mismatches(
-    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], architecture: str, has_head: bool
+    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], architecture: str, beside: Sequence[str]
 ) -> list[str]:
-    missing = [key for key in expected if key not in given and (has_head or not is_head_key(key, architecture))]
-    unexpected = [key for key in given if key not in expected]
+    backbone = [key for key in expected if not is_head_key(key, architecture)]
+    missing = [key for key in backbone if key not in given]
+    known = {*expected, *beside}
+    unexpected = [key for key in given if key not in known and not is_head_key(key, architecture)]
     mis_shaped = [
         f"{key} {_described(given[key])} instead of {_described(expected[key])}"
-        for key in expected
-        if key in given and not _fits(given[key], expected[key], is_head_key(key, architecture))
+        for key in backbone
+        if key in given and not _fits(given[key], expected[key])
     ]
     named = (("missing", missing), ("unexpected", unexpected), ("of another shape or type", mis_shaped))
     return [f"{name} ({len(keys)}): {_listed(keys)}" for name, keys in named if keys]
 
 
-def _fits(given: Tensor, expected: Tensor, is_head: bool) -> bool:
-    if given.is_floating_point() != expected.is_floating_point():
-        return False
-    if is_head:  # outputs are classes, which may differ
-        return given.ndim == expected.ndim and given.shape[1:] == expected.shape[1:]
-    return given.shape == expected.shape
+def _fits(given: Tensor, expected: Tensor) -> bool:
+    return given.is_floating_point() == expected.is_floating_point() and given.shape == expected.shape
 
 
 def _described(tensor: Tensor) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import re
+import zipfile
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -16,8 +20,23 @@ from transferlib.errors import WeightsError
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts keep the state dict beside optimizer and epoch (torchvision's own: `model`)."""
+_PATH_MODULES = ("pathlib", "pathlib._local")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 """What DistributedDataParallel, torch.compile and Lightning put before every key."""
+
+
+_PLAIN_TYPES: list[Any] = [
+    Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"),
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((PurePosixPath, f"{module}.{name}") for module in _PATH_MODULES for name in ("PosixPath", "PurePosixPath")),
+    *((PureWindowsPath, f"{module}.{name}") for module in _PATH_MODULES for name in ("WindowsPath", "PureWindowsPath")),
+]
+"""What training scripts keep beside the tensors (torchvision's own: its arguments) and what runs nothing when it is
+made; a path is read as one that touches no disk."""
+_REFUSED_TYPE = re.compile(r"GLOBAL ([\w.]+)")
+"""In torch's message."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +86,32 @@ def _read_safetensors(path: Path) -> WeightFile:
 
 
 def _read_pth(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    if _is_torchscript(path):
         raise WeightsError(
-            f"{path} is not a plain file of tensors: it is damaged, of another kind, or holds Python objects, which "
-            "are not loaded because they can run code. Write one with torch.save(model.state_dict(), FILE)."
+            f"{path} is a TorchScript program, not a file of tensors. Load it with torch.jit.load(FILE) where it came "
+            "from, and write its tensors with torch.save(model.state_dict(), FILE)."
+        )
+    try:
+        with torch.serialization.safe_globals(_PLAIN_TYPES):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = _REFUSED_TYPE.search(str(error))
+        what = f"holds a Python object of type {found[1]}" if found else "is damaged, of another kind, or holds objects"
+        raise WeightsError(
+            f"{path} is not a plain file of tensors: it {what}; Python objects are not loaded because they can run "
+            "code. Write one with torch.save(model.state_dict(), FILE)."
         ) from None
     except Exception as error:  # a damaged file can fail in any layer of the reader: zip, pickle or tensor
         raise _unreadable(path, error) from None
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = {name.partition("/")[2] for name in file.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return False
+    return "constants.pkl" in names and any(name.startswith("code/") for name in names)
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:
