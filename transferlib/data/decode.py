@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +25,12 @@ from transferlib.data.depth import has_deep_colour, read_deep, scale_to_bytes
 from transferlib.data.quiet import quiet_pillow
 from transferlib.data.tiff import TURNS, read_tags, read_tiff
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-DECODER_VERSION = f"2-pillow{PIL.__version__}"
+HAS_HEIF = find_spec("pi_heif") is not None
+"""Whether the extra `heic` is installed: libheif's decoder for what phones write."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", *(("HEIF",) if HAS_HEIF else ()))
+HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
+"""Source: ISO/IEC 23008-12, annex B."""
+DECODER_VERSION = f"2-pillow{PIL.__version__}" + (f"-heif{version('pi_heif')}" if HAS_HEIF else "")
 """Changes whenever the same bytes could give other pixels; part of the cache's key."""
 
 MAX_ASPECT_RATIO = 100
@@ -148,6 +155,11 @@ def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 def _open(data: bytes) -> ImageFile.ImageFile | None:
     """Read the header; None for a TIFF of a kind that Pillow does not know (several float channels, float64)."""
+    is_heif = data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS
+    if is_heif and not HAS_HEIF:
+        raise BadImageError("HEIC, which needs the extra heic: pip install 'transferlib[heic]'")
+    if is_heif:
+        _register_heif()
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except PIL.UnidentifiedImageError:
@@ -156,6 +168,13 @@ def _open(data: bytes) -> ImageFile.ImageFile | None:
         raise BadImageError(f"no image of a known format ({', '.join(FORMATS)})") from None
     except Exception as error:  # as in decode_image: the header is untrusted too
         raise BadImageError(_reason(error)) from None
+
+
+@cache
+def _register_heif() -> None:
+    import pi_heif
+
+    pi_heif.register_heif_opener()
 
 
 def _stored_size(image: ImageFile.ImageFile | None, data: bytes) -> tuple[int, int]:
