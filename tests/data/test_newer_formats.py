@@ -78,7 +78,7 @@ def test_avif_is_read_and_turned_once(orientation: int) -> None:
     exif = Image.Exif()
     exif[274] = orientation
     file = io.BytesIO()
-    picture().save(file, "AVIF", quality=95, exif=exif)
+    picture().save(file, "AVIF", quality=95, exif=exif.tobytes())
     found = seen(file.getvalue())
     reference = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(file.getvalue()))).convert("RGB"))
     assert (found == reference).all()
