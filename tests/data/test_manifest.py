@@ -262,3 +262,29 @@ def test_package_loads_its_public_few_on_first_use() -> None:
     assert "list_images" in dir(data)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         data.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "is_bad"), [("a/1.xml", False), ("a/1", False), ("a/1.txt", False), ("a/1.JFIF", True)]
+)
+def test_a_side_car_file_is_a_row_and_no_alarm(name: str, is_bad: bool) -> None:
+    entries = [Entry(f"{label}/{i}.jpg", f"/photos/{label}/{i}.jpg", label) for label in "ab" for i in range(10)]
+    entries.append(Entry(name, f"/photos/{name}", "a"))
+    entries.sort(key=lambda entry: entry.image_id)
+    facts = [
+        ImageFacts("", 0, 0, "no image of a known format")
+        if entry.image_id == name
+        else ImageFacts(entry.uri, 8, 8, "")
+        for entry in entries
+    ]
+    listing = Listing("/photos", "class folders", tuple(entries))
+    manifest = Manifest.build(listing, facts, DataSpec(path="/photos"))
+    assert manifest.num_bad == is_bad
+    (row,) = [row for row in manifest.table.to_pylist() if row["image_id"] == name]
+    assert (row["status"], row["reason"]) == ("skipped", "no image of a known format")
+    strict = DataSpec(path="/photos", on_bad_image="fail")
+    if is_bad:
+        with pytest.raises(DataError, match="cannot serve as images"):
+            Manifest.build(listing, facts, strict)
+    else:
+        Manifest.build(listing, facts, strict)

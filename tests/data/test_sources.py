@@ -78,9 +78,22 @@ def test_hidden_and_system_files_get_a_row_but_no_alarm(tmp_path: Path) -> None:
     assert not any(skipped.is_bad for skipped in listing.skipped)
 
 
-def test_file_at_the_top_is_an_alarm_only_if_it_looks_like_an_image(tmp_path: Path) -> None:
-    listing = list_images(put(tmp_path, "a/1.jpg", "b/2.jpg", "stray.JPG", "README.md"))
-    assert {s.image_id: s.is_bad for s in listing.skipped} == {"stray.JPG": True, "README.md": False}
+def test_what_has_no_class_or_is_there_twice_is_no_alarm(tmp_path: Path) -> None:
+    """Whole data sets stopped over unlabelled test images, links to listed ones, and folders left out with a note."""
+    put(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "test/a/3.jpg", "test/b/4.jpg", "stray.JPG", "README.md")
+    put(tmp_path, "test/unlabelled.jpg", "extra/5.jpg")
+    (tmp_path / "train/a/link.jpg").symlink_to(tmp_path / "train/a/1.jpg")
+    (tmp_path / "train/a/all").symlink_to(tmp_path / "train")
+    (tmp_path / "train/a/up").symlink_to(tmp_path.parent)
+    listing = list_images(tmp_path)
+    assert len(listing.skipped) == 7
+    assert not any(skipped.is_bad for skipped in listing.skipped)
+
+
+def test_a_link_that_leads_nowhere_is_an_alarm(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.jpg", "b/2.jpg")
+    (tmp_path / "a/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert [skipped.is_bad for skipped in list_images(tmp_path).skipped] == [True]
 
 
 def test_link_loop_ends_and_no_file_is_met_twice(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from transferlib.data.listing import HIDDEN_REASON, Listing, SkippedFile
-from transferlib.data.placement import FoundFile, Walked, is_system_name, place_files
+from transferlib.data.placement import FoundFile, Walked, claims_to_be_image, is_system_name, place_files
 
 RealId = tuple[int, int]
 """Device and inode."""
@@ -43,7 +43,7 @@ def _walk_real(top: str, top_id: str, walked: Walked, entered: dict[RealId, str]
             real = _real_id(os.stat(folder))
             if real in entered:
                 reason = f"the same folder as {entered[real] or 'the root'}, which is read already"
-                walked.skipped.append(SkippedFile(folder_id, folder, "", reason))
+                walked.skipped.append(SkippedFile(folder_id, folder, "", reason, is_bad=False))
                 continue
             entered[real] = folder_id
             with os.scandir(folder) as scan:
@@ -79,7 +79,7 @@ def _follow(
         _meet_file(image_id, path, walked)
         return []
     if _real_id(target) in above:
-        walked.skipped.append(SkippedFile(image_id, path, "", "link to a folder above the images"))
+        walked.skipped.append(SkippedFile(image_id, path, "", "link to a folder above the images", is_bad=False))
         return []
     return _walk_real(path, image_id, walked, entered)
 
@@ -93,7 +93,8 @@ def _meet_file(image_id: str, path: str, walked: Walked) -> None:
     if stat.S_ISREG(found.st_mode):
         walked.files.append(FoundFile(image_id, path, _real_id(found)))
     else:
-        walked.skipped.append(SkippedFile(image_id, path, "", "neither a file nor a folder (pipe, socket or device)"))
+        reason = "neither a file nor a folder (pipe, socket or device)"
+        walked.skipped.append(SkippedFile(image_id, path, "", reason, is_bad=claims_to_be_image(image_id)))
 
 
 def list_folder(root: Path, class_level: int | None = None) -> Listing:

@@ -24,6 +24,7 @@ from transferlib.data.folds import Folds
 from transferlib.data.health import check_classes, check_strict, summarise
 from transferlib.data.images import ImageTable, image_keys
 from transferlib.data.listing import Entry, Listing, SkippedFile, SplitRoles, split_roles
+from transferlib.data.placement import claims_to_be_image
 from transferlib.data.splits import Assignment, Candidates, Cut, assign_folds, assign_splits
 from transferlib.errors import DataError
 from transferlib.names import SPLITS
@@ -85,15 +86,24 @@ class Manifest:
             DataError: Bad files where `on_bad_image` is "fail"; a class that lost every image; classes that cannot be
                 cut or are missing in a split; a group on two given sides.
         """
-        bad = [
-            SkippedFile(entry.image_id, entry.uri, entry.label, fact.reason, entry.split)
+        # A table names images; in a folder lie side-car files too.
+        useless = [
+            SkippedFile(
+                entry.image_id,
+                entry.uri,
+                entry.label,
+                fact.reason,
+                entry.split,
+                is_bad=listing.layout == "manifest" or claims_to_be_image(entry.image_id),
+            )
             for entry, fact in zip(listing.entries, facts, strict=True)
             if not fact.is_good
         ]
-        bad += [skipped for skipped in listing.skipped if skipped.is_bad]
+        bad = [skipped for skipped in (*useless, *listing.skipped) if skipped.is_bad]
         if spec.on_bad_image == "fail":
             check_strict(listing.root, bad)
-        check_classes(listing.classes, [e.label for e, f in zip(listing.entries, facts, strict=True) if f.is_good], bad)
+        good = [entry.label for entry, fact in zip(listing.entries, facts, strict=True) if fact.is_good]
+        check_classes(listing.classes, good, [*useless, *listing.skipped])
         roles, folds = split_roles({entry.split or "" for entry in listing.entries}), _folds(spec)
         note = roles.note
         if folds is not None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 from transferlib.data.listing import HIDDEN_REASON, Listing, SkippedFile
-from transferlib.data.placement import IMAGE_SUFFIXES, FoundFile, Walked, is_system_name, place_files
+from transferlib.data.placement import FoundFile, Walked, claims_to_be_image, is_system_name, place_files
 from transferlib.errors import DataError
 from transferlib.storage.locations import Location
 from transferlib.storage.uris import is_plain_key
@@ -35,7 +33,7 @@ def list_prefix(location: Location, class_level: int | None = None) -> Listing:
     for found in objects:
         name = found.name
         if not is_plain_key(name):
-            is_bad = PurePosixPath(name).suffix.casefold() in IMAGE_SUFFIXES
+            is_bad = claims_to_be_image(name)
             walked.skipped.append(SkippedFile(name, f"{location.uri}/{name}", "", ODD_KEY_REASON, is_bad=is_bad))
         elif top := _hidden_part(name):
             hidden.add(top)

@@ -17,7 +17,10 @@ SYSTEM_NAMES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "
 SHOWN = 6
 """Names in a sentence."""
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".j2k"}
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+        *(".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx"),
+    }
 )
 
 
@@ -170,6 +173,11 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
+def claims_to_be_image(name: str) -> bool:
+    """Say whether a file's name promises an image: one that is none is then a mistake, and a side-car file is not."""
+    return PurePosixPath(name).suffix.casefold() in IMAGE_SUFFIXES
+
+
 @dataclass
 class _Places:
     """Sort what a walk met into candidates and the rest, by where it lies."""
@@ -196,12 +204,11 @@ class _Places:
     def put(self, file: FoundFile) -> None:
         split, label = self.place(file.image_id)
         if label is None:
-            looks_like_one = PurePosixPath(file.image_id).suffix.casefold() in IMAGE_SUFFIXES
-            self.skip(SkippedFile(file.image_id, file.path, "", "not inside a class folder", is_bad=looks_like_one))
+            self.skip(SkippedFile(file.image_id, file.path, "", "not inside a class folder", is_bad=False))
             return
         first = self._sights.setdefault((file.real, label, split), file.image_id)
         if first != file.image_id:
-            self.skip(SkippedFile(file.image_id, file.path, "", f"the same file as {first}"))
+            self.skip(SkippedFile(file.image_id, file.path, "", f"the same file as {first}", is_bad=False))
         elif not is_text(file.image_id):
             self.skip(SkippedFile(file.image_id, file.path, "", "name is not UTF-8; rename the file"))
         else:
