@@ -57,6 +57,7 @@ class Story:
     """Trial ids without a result; the run is then one that was stopped."""
     with_broken_file: bool = True
     metric: str = "accuracy"
+    margin: float = 0.02
     architectures: tuple[str, ...] = ("resnet18",)
     epochs: int = EPOCHS
     augmentation: str = "standard"
@@ -253,6 +254,7 @@ def _spec(root: Path, story: Story) -> JobSpec:
             "training": {"epochs": story.epochs, "global_batch_size": 8},
             "comparison": {
                 "metric": story.metric,
+                "margin": story.margin,
                 "seeds": list(story.seeds),
                 "lr_candidates": list(RATES[: story.num_candidates]),
             },

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -307,6 +308,16 @@ class TrialResult(Keyed):
     """Seconds from the trial's start in its process to its first finished step."""
     stage_lrs: dict[str, float] = field(default_factory=dict)
     """Peak rate by stage, 0 for frozen ones, input to head."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it for a boundary; JSON has no infinity, so a loss that there is not is null."""
+        return {**super().to_plain(), "val_loss": self.val_loss if math.isfinite(self.val_loss) else None}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """Read what `to_plain` returned."""
+        loss = plain.get("val_loss")
+        return super().from_plain({**plain, "val_loss": float("inf") if loss is None else loss})
 
     @property
     def score(self) -> float:

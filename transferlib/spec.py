@@ -131,7 +131,7 @@ class StrategySpec(Section):
 class TrainingSpec(Section):
     """How one trial is trained."""
 
-    epochs: Positive = 10
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """Most epochs of a trial."""
     global_batch_size: Positive = 32
     """Images in a step over all workers."""

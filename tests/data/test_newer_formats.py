@@ -67,6 +67,12 @@ def test_heic_is_read_and_turned_once() -> None:
     assert seen(TURNED, short_side=24).shape == (32, 24, 3)
 
 
+@pytest.mark.parametrize("data", [b"\xff\xd8\xff but no more", b"nothing at all", b"\0\0\0\x18ftypxxxx"])
+def test_what_is_none_of_them_is_said_to_be_of_no_known_format(data: bytes) -> None:
+    with pytest.raises(BadImageError, match=r"no image of a known format \(JPEG, PNG, .*AVIF, JPEG2000"):
+        seen(data)
+
+
 def test_heic_without_its_extra_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "HAS_HEIF", False)
     with pytest.raises(BadImageError, match=r"HEIC, which needs the extra heic: pip install 'transferlib\[heic\]'"):

@@ -68,7 +68,7 @@ def test_one_arm_has_the_models_badge_and_none_is_called_best_or_recommended(run
 
 
 def test_cheapest_good_enough_arm_has_its_badge(tmp_path: Path) -> None:
-    run = write_run(tmp_path, Story(metric="log_loss"))
+    run = write_run(tmp_path, Story(margin=0.4))
     cheapest = board_of(run)["verdict"]["cheapest_good_enough"]
     assert cheapest
     board = section_of(page_of(run)[0], "result")

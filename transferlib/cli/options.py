@@ -334,7 +334,7 @@ def _parse_bytes(text: str) -> int:
     unit = text.strip().upper()[len(digits) :].strip()
     try:
         return int(float(digits) * UNITS[unit])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         raise ValueError(f"{text!r} is not a size. Use bytes or a unit: 500MB, 50GB.") from None
 
 

@@ -27,7 +27,8 @@ from transferlib.data.tiff import TURNS, read_tags, read_tiff
 
 HAS_HEIF = find_spec("pi_heif") is not None
 """Whether the extra `heic` is installed: libheif's decoder for what phones write."""
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", *(("HEIF",) if HAS_HEIF else ()))
+_PILLOWS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000")
+FORMATS = (*_PILLOWS, *(("HEIF",) if HAS_HEIF else ()))
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
 """Source: ISO/IEC 23008-12, annex B."""
 DECODER_VERSION = f"2-pillow{PIL.__version__}" + (f"-heif{version('pi_heif')}" if HAS_HEIF else "")
@@ -161,7 +162,7 @@ def _open(data: bytes) -> ImageFile.ImageFile | None:
     if is_heif:
         _register_heif()
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=("HEIF",) if is_heif else _PILLOWS)
     except PIL.UnidentifiedImageError:
         if data.startswith(TIFF_STARTS):
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -173,6 +174,11 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
+def class_name(name: str) -> str:
+    """Return a class's name as it is compared: letters and their accents composed (NFC), whatever wrote the folder."""
+    return unicodedata.normalize("NFC", name)
+
+
 def claims_to_be_image(name: str) -> bool:
     """Say whether a file's name promises an image: one that is none is then a mistake, and a side-car file is not."""
     return PurePosixPath(name).suffix.casefold() in IMAGE_SUFFIXES
@@ -212,13 +218,16 @@ class _Places:
         elif not is_text(file.image_id):
             self.skip(SkippedFile(file.image_id, file.path, "", "name is not UTF-8; rename the file"))
         else:
-            self.entries.append(Entry(file.image_id, file.path, label, split))
+            self.entries.append(Entry(file.image_id, file.path, class_name(label), split))
 
     def skip(self, skipped: SkippedFile) -> None:
         split, label = self.place(skipped.image_id)
         self.skipped.append(
             skipped._replace(
-                image_id=as_text(skipped.image_id), uri=as_text(skipped.uri), label=as_text(label or ""), split=split
+                image_id=as_text(skipped.image_id),
+                uri=as_text(skipped.uri),
+                label=class_name(as_text(label or "")),
+                split=split,
             )
         )
 
@@ -226,7 +235,8 @@ class _Places:
         """Raise for a source that holds no classes, or a class that holds no files."""
         depth = self.class_level + (self.layout == "split folders")
         labels = {self.place(f"{folder}/x")[1] for folder in walked.folders if folder.count("/") == depth - 1}
-        empty = sorted(as_text(label) for label in labels - {entry.label for entry in self.entries} if label)
+        named = {class_name(as_text(label)) for label in labels if label}
+        empty = sorted(named - {entry.label for entry in self.entries})
         reasons = {skipped.label: skipped.reason for skipped in self.skipped}
         if empty and self.entries:
             told = [f"{label!r} ({reasons[label]})" if label in reasons else repr(label) for label in empty]

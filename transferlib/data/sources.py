@@ -6,6 +6,9 @@ Standard library only (for URIs pyarrow too), so that `submit plan` and `--dry-r
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 from transferlib.data.folders import list_folder
@@ -35,7 +38,7 @@ def list_images(source: str | Path, class_level: int | None = None) -> Listing:
     listing = _list_uri(str(source), class_level) if is_uri(str(source)) else _list_path(Path(source), class_level)
     if len(listing.classes) == 1:
         raise DataError(_one_class(listing))
-    return listing
+    return replace(listing, notes=(*listing.notes, *_near_equal_names(listing)))
 
 
 def _list_path(path: Path, class_level: int | None) -> Listing:
@@ -66,6 +69,45 @@ def _no_source(name: str) -> str:
         f"{name} is neither a folder nor a manifest. "
         f"Give an image folder, or a file ending in {' or '.join(TABLE_SUFFIXES)}."
     )
+
+
+def _near_equal_names(listing: Listing) -> list[str]:
+    """Return a note for class names that differ only by case, blanks, signs between words or the form of a number.
+
+    Raises:
+        DataError: Such names are in different splits: one is trained on, the other tested.
+    """
+    alike: dict[str, list[str]] = {}
+    for label in listing.classes:
+        alike.setdefault(_plain(label), []).append(label)
+    splits: dict[str, set[str]] = {}
+    for entry in listing.entries:
+        splits.setdefault(entry.label, set()).add(entry.split or "")
+    notes, problems = [], []
+    for names in alike.values():
+        if len(names) < 2:
+            continue
+        if set.intersection(*(splits[name] for name in names)):
+            notes.append(
+                f"The classes {' and '.join(map(repr, names))} look alike: are they one class? Give it one name."
+            )
+        else:
+            where = " and ".join(f"{name!r} in {', '.join(sorted(splits[name]))}" for name in names)
+            problems.append(f"Class names look alike and are in different splits: {where}. Give the class one name.")
+    if problems:
+        raise DataError("\n".join(problems))
+    return notes
+
+
+def _plain(label: str) -> str:
+    """Return what near-equal names have in common."""
+    text = unicodedata.normalize("NFKC", label).casefold()
+    text = "".join(char for char in text if unicodedata.category(char) != "Cf")
+    text = " ".join(re.split(r"[\s_\-]+", text.strip()))
+    try:
+        return str(float(text))
+    except ValueError:
+        return text
 
 
 def _one_class(listing: Listing) -> str:

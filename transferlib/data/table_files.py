@@ -7,6 +7,7 @@ import io
 import json
 import os
 import stat
+import unicodedata
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from transferlib.data.health import printable
 from transferlib.data.listing import Entry, Listing, SkippedFile
-from transferlib.data.placement import as_text, is_text
+from transferlib.data.placement import as_text, class_name, is_text
 from transferlib.data.row_places import RowPlace, place_row
 from transferlib.errors import DataError, StorageError, UsageError, unknown_name
 from transferlib.names import SPLIT_ALIASES, split_of
@@ -25,6 +26,8 @@ TABLE_SUFFIXES = (".csv", ".jsonl")
 PATH_COLUMNS = ("path", "file_name")
 COLUMNS = (*PATH_COLUMNS, "label", "split", "group")
 MOST_PROBLEMS_SHOWN = 10
+_NOT_IN_NAMES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode's categories: control characters, halves, ends of lines. Joiners and blanks of any width belong to names."""
 
 
 def list_table(path: str) -> Listing:
@@ -268,9 +271,9 @@ def _label(row: dict[str, Any], wrong: list[str]) -> str:
     if not label:
         wrong.append("label is empty.")
     # Class names become folder names (exports, per-class pictures), so one must not lead out of its folder.
-    if label in {".", ".."} or any(char in "/\\" or not char.isprintable() for char in label):
-        wrong.append(f"label {label!r} cannot name a folder; use no slashes, no '..' and printable characters only.")
-    return label
+    if label in {".", ".."} or any(char in "/\\" or unicodedata.category(char) in _NOT_IN_NAMES for char in label):
+        wrong.append(f"label {label!r} cannot name a folder; use no slashes, no '..' and no control characters.")
+    return class_name(label)
 
 
 def _split(row: dict[str, Any], wrong: list[str]) -> str | None:
