@@ -308,6 +308,8 @@ class TrialResult(Keyed):
     """Seconds from the trial's start in its process to its first finished step."""
     stage_lrs: dict[str, float] = field(default_factory=dict)
     """Peak rate by stage, 0 for frozen ones, input to head."""
+    files: dict[str, str] = field(default_factory=dict)
+    """sha256 of the files that the trial left, by name; empty: written by a version that did not say."""
 
     def to_plain(self) -> dict[str, Any]:
         """Return it for a boundary; JSON has no infinity, so a loss that there is not is null."""

@@ -19,6 +19,7 @@ Standard library only. Everything is written by rename; nothing here deletes a r
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -68,6 +69,12 @@ def write_atomic(path: Path, data: str | bytes, *, is_durable: bool = True) -> N
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -137,6 +144,16 @@ class TrialFolder:
     def predictions(self, split: str) -> Path:
         """Return the path of one split's predictions table."""
         return self.path / f"predictions-{split}.parquet"
+
+    def damaged_files(self) -> list[Path]:
+        """Return the files of a finished trial that are here and are not what it wrote."""
+        result = self.read_result()
+        files = {} if result is None else result.files
+        return [
+            self.path / name
+            for name, sha256 in files.items()
+            if (self.path / name).is_file() and file_sha256(self.path / name) != sha256
+        ]
 
     def read_result(self) -> TrialResult | None:
         """Return how the trial ended, or None while it has not."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,3 +149,27 @@ def test_merging_refuses_a_table_of_another_trial(tmp_path: Path) -> None:
     (one / "predictions-val.parquet").write_bytes((other / "predictions-val.parquet").read_bytes())
     with pytest.raises(DataError, match="expected"):
         merge_predictions(run)
+
+
+def test_a_flipped_bit_is_an_error_or_changes_nothing(tmp_path: Path) -> None:
+    """Of 1,316 flips 56 gave other logits without complaint, and 685 ended in errors of no type of ours."""
+    whole = make()
+    whole.save(tmp_path / "whole.parquet")
+    data = (tmp_path / "whole.parquet").read_bytes()
+    path, found = tmp_path / "flipped.parquet", Counter[str]()
+    for place in range(0, 8 * len(data), 5):
+        flipped = bytearray(data)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            read = Predictions.load(path)
+        except (DataError, TrialError) as error:
+            found["refused"] += 1
+            assert str(path) in str(error)  # noqa: PT017
+            continue
+        found["read"] += 1
+        is_same = read.image_ids == whole.image_ids and (read.labels == whole.labels).all()
+        if not (is_same and (read.logits == whole.logits).all() and read.source == whole.source):
+            found["silent"] += 1
+    assert found["refused"] > 100
+    assert not found["silent"], found

@@ -666,3 +666,33 @@ def test_a_job_over_folds_tests_every_image_once_and_verifies(tmp_path: Path) ->
     }
     verified = submit("verify", str(run.path), folder=tmp_path, home=tmp_path)
     assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_a_finished_trial_whose_model_was_damaged_is_trained_again_first(tmp_path: Path, small_data: Path) -> None:
+    """One bit flipped in a finished model was delivered, with the test figures of the damaged weights."""
+    run = make_run(tmp_path / "runs", small_data, tmp_path / "cache", training={"epochs": 1})
+    assert run_to_end(run, tmp_path) == 0
+    (trial,) = Plan.from_json(run.plan.read_text()).trials
+    folder = run.trial(trial.trial_id)
+    before, board = folder.read_result(), read_json(run.leaderboard("json"))
+    assert before is not None
+    assert set(before.files) == {"best.safetensors", "predictions-val.parquet"}
+    data = bytearray(folder.best.read_bytes())
+    data[-1000] ^= 4
+    folder.best.write_bytes(data)  # the model handed over is the same file under another name
+    assert [path.name for path in folder.damaged_files()] == ["best.safetensors"]
+
+    run.set_status("stopped", exit_code=5)
+    run.leaderboard("json").unlink()
+    assert run_to_end(run, tmp_path) == 0
+    after = folder.read_result()
+    assert after is not None
+    assert after.weights_sha256 == before.weights_sha256
+    assert after.files["predictions-val.parquet"] == before.files["predictions-val.parquet"]
+    assert not folder.damaged_files()
+    assert run.model.read_bytes() == folder.best.read_bytes()
+    assert read_json(run.leaderboard("json"))["model"] == board["model"]
+    assert (
+        f"Trial {trial.trial_id} is trained again: best.safetensors is not what it wrote"
+        in (run.log / "messages.txt").read_text()
+    )

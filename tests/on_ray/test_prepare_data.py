@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,6 +15,8 @@ from transferlib.data.listing import Entry, Listing
 from transferlib.data.manifest import Manifest
 from transferlib.errors import RunFolderError
 from transferlib.on_ray import prepare
+from transferlib.on_ray.settled import Prepared
+from transferlib.runs import write_json
 from transferlib.spec import JobSpec
 
 LISTING = Listing(
@@ -34,7 +37,7 @@ class Job:
         self.run, self._plan = begin_run(folder)
         self.spec = JobSpec.from_yaml(self.run.spec.read_text())
         self.listing = LISTING
-        patch.setattr(prepare, "list_images", lambda path: self.listing)
+        patch.setattr(prepare, "list_images", lambda path, class_level: self.listing)
         patch.setattr(prepare, "ingest_images", lambda *args: facts_of(self.listing))
 
     def __call__(self) -> Manifest:
@@ -72,3 +75,17 @@ def test_a_resume_that_finds_another_photo_is_refused(job: Job, cut: str) -> Non
     job.listing = Listing("/photos", "class folders", (*LISTING.entries, Entry("a/new.jpg", "/photos/a/new.jpg", "a")))
     with pytest.raises(RunFolderError, match=r"1 added \(a/new\.jpg\)"):
         job()
+
+
+def test_a_run_whose_manifest_and_a_photo_are_gone_does_not_go_on(job: Job) -> None:
+    """It went on with what was left: one arm was trained on another data set than the others."""
+    before = job()
+    settled = Prepared(precision="fp32", source_sha256={}, origins={}, notes=[], manifest_sha256=before.sha256())
+    write_json(job.run.prepared, settled.to_plain())
+    job.run.manifest.unlink()
+    assert job().sha256() == before.sha256()
+    job.run.manifest.unlink()
+    job.listing = replace(LISTING, entries=LISTING.entries[1:])
+    with pytest.raises(RunFolderError, match="is gone or another one, and the images are not those"):
+        job()
+    assert not job.run.manifest.exists()

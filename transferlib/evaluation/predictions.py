@@ -138,7 +138,7 @@ class Predictions:
     def save(self, path: Path) -> None:
         """Write the table as parquet, by rename."""
         sink = pa.BufferOutputStream()
-        pq.write_table(self.to_table(), sink, compression="zstd")
+        pq.write_table(self.to_table(), sink, compression="zstd", write_page_checksum=True)
         write_atomic(path, sink.getvalue().to_pybytes())
 
     @classmethod
@@ -230,13 +230,25 @@ def read_predictions(path: Path) -> Iterator[Predictions]:
         Predictions in the file's order.
 
     Raises:
-        DataError: Missing, other columns, or a trial and split whose rows are not together.
+        DataError: Missing, damaged, other columns, or a trial and split whose rows are not together.
     """
     try:
-        file = pq.ParquetFile(path)
+        yield from _read_predictions(path)
     except FileNotFoundError:
         raise DataError(f"{path} is missing, so its metrics cannot be computed.") from None
-    with file:
+    except _DAMAGE as error:
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{path} is damaged ({what[:200]}). Remove it: `--resume` makes it again from what the trials left."
+        ) from None
+
+
+_DAMAGE = (OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError, MemoryError)
+"""What a flipped bit in a table's header ends in; pages have checksums."""
+
+
+def _read_predictions(path: Path) -> Iterator[Predictions]:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         schema = file.schema_arrow
         if not (schema.equals(SCHEMA) or schema.equals(WITH_FOLD)) or CLASSES_KEY not in (schema.metadata or {}):
             raise DataError(f"{path} is not a predictions table: its columns are {schema.names}.")
@@ -271,7 +283,7 @@ def merge_predictions(run: RunFolder) -> None:
     sources = list(_sources(run, {trial["trial_id"] for trial in choice["chosen"]}))
     temporary = run.predictions.with_name(f".{run.predictions.name}.{os.getpid()}.tmp")
     try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer:
             for path, source in sources:
                 table = _trial_table(path, source, manifest.images(source.key))
                 writer.write_table(table, row_group_size=max(table.num_rows, 1))

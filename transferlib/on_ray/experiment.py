@@ -148,7 +148,7 @@ class _Job:
         prepared = wait_for(models, self._refuse_to_go_on_if_stopped)
         if isinstance(prepared, Exception):
             raise prepared
-        prepared = settle(run, prepared, plan)
+        prepared = settle(run, prepared, plan, manifest.sha256())
         origins = dict.fromkeys(prepared.origins.values()) or ("none: every strategy starts from random weights",)
         threads = count(plan.threads_per_worker, "thread")
         self.tell(f"Weights: {'; '.join(origins)}. Precision {prepared.precision}, {threads} a worker.")
@@ -175,6 +175,7 @@ class _Job:
 
     def _train(self) -> None:
         run, plan = self._run, self.plan
+        self._put_back_damaged()
         pending = [trial for trial in plan.trials if not self._is_finished(trial)]
         num_done, num_trials = self._progress()
         if num_done:
@@ -190,6 +191,16 @@ class _Job:
                 f"{len(lost)} of {self._progress()[1]} trials could not be brought to their end ({some}). Nothing is "
                 f"chosen yet and their checkpoints are kept. When the cause is gone: {self._resume_command()}"
             )
+
+    def _put_back_damaged(self) -> None:
+        """Let finished trials whose files are not what they wrote be trained again, before any other is."""
+        for trial in self.plan.trials:
+            folder = self._run.trial(trial.trial_id)
+            if damaged := folder.damaged_files():
+                names = " and ".join(path.name for path in damaged)
+                self.tell(f"Trial {trial.trial_id} is trained again: {names} is not what it wrote (another sha256).")
+                for path in (folder.result, folder.predictions("test"), *damaged):
+                    self._kept.remove(path)
 
     def _finish(self) -> None:
         run, plan = self._run, self.plan

@@ -63,7 +63,13 @@ def prepare_data(
     manifest = Manifest.build(listing, facts, spec.data, cut=before.cut if before else "rank")
     if before:
         _refuse_changed_images(run, before, manifest)
-    else:
+    settled = Prepared.load(run)
+    if settled is not None and settled.manifest_sha256 not in ("", manifest.sha256()):
+        raise RunFolderError(
+            f"{run.manifest} is gone or another one, and the images are not those that run {run.run_id} began with: "
+            "its finished trials were trained on other ones. Bring file and images back, or start a new run."
+        )
+    if not before:
         manifest.save(run.manifest)
     for line in manifest.summary_lines():
         tell(line)
@@ -159,7 +165,7 @@ def _prepare_models(spec_yaml: str, use_gpu: bool) -> Prepared | Exception:
     return Prepared(precision=precision, source_sha256=sha256, origins=origins, notes=notes)
 
 
-def settle(run: RunFolder, prepared: Prepared, plan: Plan) -> Prepared:
+def settle(run: RunFolder, prepared: Prepared, plan: Plan, manifest_sha256: str = "") -> Prepared:
     """Record what was settled, or hold it against what the run began with.
 
     Versions and processor are held against those of the newest attempt that was allowed; --resume-changed is leave for
@@ -173,7 +179,8 @@ def settle(run: RunFolder, prepared: Prepared, plan: Plan) -> Prepared:
             last attempt, and the user did not say --resume-changed.
     """
     environment = describe_environment(plan)
-    prepared = replace(prepared, spec_sha256=hashlib.sha256(run.spec.read_bytes()).hexdigest())
+    spec_sha256 = hashlib.sha256(run.spec.read_bytes()).hexdigest()
+    prepared = replace(prepared, spec_sha256=spec_sha256, manifest_sha256=manifest_sha256)
     before, recorded = Prepared.load(run), read_json(run.environment)
     if before is None or recorded is None:
         write_json(run.environment, environment)

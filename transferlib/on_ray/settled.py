@@ -28,6 +28,8 @@ class Prepared:
     """What a user should know about them."""
     spec_sha256: str = ""
     """Of `spec.yaml` as the run began."""
+    manifest_sha256: str = ""
+    """Of the manifest as the run began (`Manifest.sha256`); empty: settled by a version that did not say."""
 
     @classmethod
     def load(cls, run: RunFolder) -> Prepared | None:

@@ -96,7 +96,8 @@ def load_model(path: Path, classes: Sequence[str]) -> SavedModel:
         model.load_state_dict(state, strict=True, assign=True)
         mean, std = json.loads(metadata["mean"]), json.loads(metadata["std"])
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise TrialError(f"{path} cannot be used: {error}. Train this trial again.") from error
+        again = "Remove result.json beside it, and `--resume` trains this trial again."
+        raise TrialError(f"{path} cannot be used: {error}. {again}") from error
     if known_classes != list(classes):
         raise TrialError(f"{path} knows the classes {known_classes}; the manifest has {list(classes)}.")
     return SavedModel(model.eval(), tuple(mean), tuple(std))

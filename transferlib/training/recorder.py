@@ -17,7 +17,7 @@ from transferlib import records
 from transferlib.data.schedule import Position
 from transferlib.models.weights import state_sha256
 from transferlib.records import EpochRecord, TrialProgress, TrialResult
-from transferlib.runs import write_atomic
+from transferlib.runs import file_sha256, write_atomic
 from transferlib.training.checkpoint import CheckpointStore
 from transferlib.training.export import model_metadata, save_predictions, write_model
 from transferlib.training.inputs import TrialInputs
@@ -131,6 +131,9 @@ class TrialRecorder:
     def ended(self, state: TrainingState, result: TrialResult) -> None:
         """Write `progress.json`, then `result.json`."""
         self._show(state, result.state, reason=result.reason)
+        if result.state == "done":
+            left = (self._folder.best, self._folder.predictions("val"))
+            result = dataclasses.replace(result, files={path.name: file_sha256(path) for path in left})
         write_atomic(self._folder.result, result.to_json() + "\n")
         log.info("The trial is %s%s", result.state, f": {result.reason}" if result.reason else ".")
 

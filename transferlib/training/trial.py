@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from transferlib.data.schedule import Phase, Position
-from transferlib.errors import CheckpointError, NonFiniteLossError, StoppedError
+from transferlib.errors import CheckpointError, NonFiniteLossError, StoppedError, TrialError
 from transferlib.records import FINISHED, EpochRecord, TrialResult, TrialState
 from transferlib.training.checkpoint import Checkpoint, CheckpointStore
 from transferlib.training.export import load_model
@@ -95,6 +95,11 @@ def evaluate_chosen(inputs: TrialInputs, worker: Worker, split: Phase = "test") 
     """
     make_deterministic(inputs.threads, worker.device)
     classes, device = inputs.images.classes, worker.device
+    for path in inputs.folder.damaged_files():
+        raise TrialError(
+            f"{path} is not what training wrote: its sha256 is another one. `--resume` trains trial "
+            f"{inputs.trial.trial_id} again."
+        )
     saved = load_model(inputs.folder.best, classes)
     network = Network(
         model=saved.model.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
