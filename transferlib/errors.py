@@ -104,6 +104,10 @@ class RunFolderError(UsageError):
     """Report a run folder that is locked, missing or of another experiment."""
 
 
+class DamagedFileError(RunFolderError, ValueError):
+    """Report a file of a run that is not what was written: cut off, emptied by a power cut, or of other content."""
+
+
 EXIT_SOME_FAILED = 4
 EXIT_INTERRUPTED = 130
 

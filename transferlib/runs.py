@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from transferlib.errors import RunFolderError
+from transferlib.errors import DamagedFileError, RunFolderError
 from transferlib.records import TrialResult
 
 PARENT_VARIABLE = "TRANSFERLIB_PARENT_PID"
@@ -103,12 +103,67 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; None where there is none."""
+CURES = {
+    "status.json": "Remove it: what is finished stays, and `--resume` goes on.",
+    "result.json": "Remove it: `--resume` trains this trial again.",
+    "progress.json": "Remove it: it only says how far the trial was.",
+    "plan.json": "Without it nothing can go on; bring it back from a copy, or start a new run.",
+    "job.json": "Remove it if the run's job is on this machine; else bring it back from a copy.",
+    "leaderboard.json": "Remove it: `--resume` writes it again.",
+    "test_readings.json": "Remove it: the verdict then does not say how often the test set was read.",
+}
+"""What to do about a damaged file, by its name."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what reading a damaged file ends in into one error that says what to do.
+
+    Args:
+        path: Which is read inside the `with`.
+
+    Raises:
+        FileNotFoundError: There is none.
+        DamagedFileError: It is not what was written.
+    """
     try:
-        return json.loads(path.read_text())
+        yield
+    except DamagedFileError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        is_empty = path.is_file() and path.stat().st_size == 0
+        what = "it is empty" if is_empty else " ".join(str(error).split())[:120] or type(error).__name__
+        raise DamagedFileError(
+            f"{path} is damaged: {what}. {CURES.get(path.name, 'Bring it back from a copy.')}"
+        ) from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; None where there is none.
+
+    Raises:
+        DamagedFileError: It holds something else.
+    """
+    try:
+        with reading(path):
+            return json.loads(path.read_text())
     except FileNotFoundError:
         return None
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Read a JSON file that holds an object; None where there is none.
+
+    Raises:
+        DamagedFileError: It holds something else.
+    """
+    value = read_json(path)
+    with reading(path):
+        if value is not None or path.exists():
+            if not isinstance(value, dict):
+                raise TypeError(f"it holds {json.dumps(value)[:40]}, not an object")
+            return value
+    return None
 
 
 @dataclass(frozen=True)
@@ -156,9 +211,14 @@ class TrialFolder:
         ]
 
     def read_result(self) -> TrialResult | None:
-        """Return how the trial ended, or None while it has not."""
+        """Return how the trial ended, or None while it has not.
+
+        Raises:
+            DamagedFileError: It is not what a trial wrote.
+        """
         try:
-            return TrialResult.from_json(self.result.read_text())
+            with reading(self.result):
+                return TrialResult.from_json(self.result.read_text())
         except FileNotFoundError:
             return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, replace
 
@@ -61,7 +60,7 @@ class Submission(JsonRecord):
             submission = cls.from_json(run.job.read_text())
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise RunFolderError(f"{run.job} cannot be read: {error}. Bring it back, or start a new run.") from None
         if submission.schema != SCHEMA:
             raise RunFolderError(f"{run.job} has schema {submission.schema}; this version reads {SCHEMA}.")

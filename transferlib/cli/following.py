@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from transferlib.errors import DamagedFileError
 from transferlib.planning.plan import Plan
 from transferlib.records import FINISHED, TrialProgress, TrialResult, TrialSpec
-from transferlib.runs import RunFolder
+from transferlib.runs import RunFolder, read_object, reading
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Snapshot:
     """Rows of `metrics.jsonl`, new since the snapshot before."""
     eta_s: float | None
     """Seconds to the end of the last trial; None: no epoch is finished yet."""
+    problems: tuple[str, ...] = ()
+    """Which files are damaged, a sentence each; what they would say is left out."""
 
     @property
     def num_trials(self) -> int:
@@ -90,6 +93,7 @@ class Follower:
         self._rows = {trial.trial_id: TrialRow(trial, "pending", 0, plan.epochs) for trial in plan.trials}
         self._results: dict[str, TrialResult] = {}
         self._stamps: dict[str, int] = {}
+        self._problems: dict[str, str] = {}
         if not is_new:
             self._messages.read()
             self._note_epochs(self._metrics.read())
@@ -102,33 +106,51 @@ class Follower:
         expected = {trial.trial_id for trial in self._plan.tuning.expected(self._results)}
         rows = tuple(replace(row, is_expected=trial_id in expected) for trial_id, row in self._rows.items())
         messages = tuple(self._messages.read())
-        return Snapshot(self._status(), rows, messages, epochs, self._eta(rows))
+        status = self._status()
+        return Snapshot(status, rows, messages, epochs, self._eta(rows), tuple(self._problems.values()))
 
     def _status(self) -> dict[str, Any]:
         try:
-            status: dict[str, Any] = json.loads(self._run.status.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            status: dict[str, Any] = read_object(self._run.status) or {}
+        except DamagedFileError as error:
+            self._problems[self._run.status.name] = str(error)
             return {}
         return status
 
     def _note_epochs(self, lines: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
-        rows = tuple(json.loads(line) for line in lines)
-        for row in rows:
-            arm = self._rows[row["trial_id"]].trial.arm
-            self._epoch_seconds.setdefault(arm, []).append(row["seconds"])
-        return rows
+        rows = []
+        for line in lines:
+            try:
+                row = json.loads(line)
+                arm = self._rows[row["trial_id"]].trial.arm
+                self._epoch_seconds.setdefault(arm, []).append(float(row["seconds"]))
+            except (ValueError, TypeError, LookupError):
+                path = self._run.metrics
+                self._problems[path.name] = f"{path} has a line that is none of ours; the others count."
+            else:
+                rows.append(row)
+        return tuple(rows)
 
     def _refresh(self, trial: TrialSpec) -> None:
         """Read a trial's progress again where it has changed; a trial that Ray gave up on has a result only."""
         folder, before = self._run.trial(trial.trial_id), self._rows[trial.trial_id]
         if trial.trial_id in self._results:
             return
-        result = folder.read_result()
+        try:
+            result = folder.read_result()
+        except DamagedFileError as error:
+            self._problems[f"{trial.trial_id} result"] = str(error)
+            result = None
         stamp = _changed_at(folder.progress)
         if stamp and stamp != self._stamps.get(trial.trial_id):
             self._stamps[trial.trial_id] = stamp
-            progress = TrialProgress.from_json(folder.progress.read_text())
-            before = self._rows[trial.trial_id] = self._row(trial, progress)
+            try:
+                with reading(folder.progress):
+                    before = self._rows[trial.trial_id] = self._row(
+                        trial, TrialProgress.from_json(folder.progress.read_text())
+                    )
+            except DamagedFileError as error:
+                self._problems[f"{trial.trial_id} progress"] = str(error)
         if result is None or result.state not in FINISHED:
             return
         self._results[trial.trial_id] = result

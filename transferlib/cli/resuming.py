@@ -135,6 +135,6 @@ def _check_machine(run: RunFolder, plan: Plan, machine: Machine) -> None:
 
 def _saved_plan(run: RunFolder) -> Plan:
     try:
-        return Plan.from_json(run.plan.read_text())
+        return Plan.load(run.plan)
     except FileNotFoundError:
         raise RunFolderError(f"{run.path} has no plan.json: it was never started. Start a new run.") from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transferlib.errors import StoppedError
-from transferlib.runs import RunFolder, read_json
+from transferlib.runs import RunFolder, read_object
 from transferlib.submissions import Submission
 
 START_S = 60.0
@@ -73,7 +73,7 @@ def read_state(
 
 
 def _said(run: RunFolder, ray: str | None) -> RunState:
-    status: dict[str, Any] = read_json(run.status) or {"state": LOST}
+    status: dict[str, Any] = read_object(run.status) or {"state": LOST}
     message = status.get("error") or status.get("message", "")
     return RunState(status.get("state", LOST), status.get("exit_code"), status.get("updated_at", 0.0), message, ray)
 

@@ -91,6 +91,8 @@ def status_lines(run: RunFolder, state: RunState) -> Iterator[str]:
     snapshot = _snapshot(run)
     if snapshot is not None:
         yield from _row("trials", _trials_text(snapshot))
+        for problem in snapshot.problems:
+            yield from _row("damaged", problem)
         best = max(snapshot.rows, key=lambda row: row.best or 0.0)
         if (model := model_text(run)) is not None:
             yield from _row("model", model)
@@ -207,7 +209,7 @@ def print_result(run: RunFolder, state: RunState, *, as_json: bool, width: int) 
 
 def report_inputs(run: RunFolder) -> list[str]:
     """Return the files beside the small ones that a report is made of, by their names in the run's folder."""
-    trials = Plan.from_json(run.plan.read_text()).trials if run.plan.exists() else ()
+    trials = Plan.load(run.plan).trials if run.plan.exists() else ()
     files = [run.manifest, run.predictions]
     files += [run.trial(trial.trial_id).predictions(split) for trial in trials for split in ("val", "test")]
     return [path.relative_to(run.path).as_posix() for path in files]
@@ -229,13 +231,13 @@ def _trials_text(snapshot: Snapshot) -> str:
 
 def _snapshot(run: RunFolder) -> Snapshot | None:
     with contextlib.suppress(FileNotFoundError, TransferlibError):
-        return Follower(run, Plan.from_json(run.plan.read_text())).take()
+        return Follower(run, Plan.load(run.plan)).take()
     return None
 
 
 def _trial_log(run: RunFolder, trial_id: str) -> Path:
     """Return the path of a trial's log; only of trials that the plan has, so that no name leads out of the folder."""
-    known = [trial.trial_id for trial in Plan.from_json(run.plan.read_text()).trials]
+    known = [trial.trial_id for trial in Plan.load(run.plan).trials]
     found = [name for name in known if name == trial_id or name.startswith(trial_id)]
     if len(found) != 1 and trial_id not in known:
         raise RunFolderError(unknown_name("trial", trial_id, known))

@@ -86,7 +86,7 @@ class _Job:
         self._kept = kept
         self._is_on_cluster = is_on_cluster
         self._spec = JobSpec.load(run.spec)
-        self.plan = Plan.from_json(run.plan.read_text())
+        self.plan = Plan.load(run.plan)
         self._shown_at = time.monotonic()
 
     def run(self) -> int:

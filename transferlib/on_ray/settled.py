@@ -55,7 +55,7 @@ def load_spec(run: Path) -> JobSpec:
 @lru_cache(maxsize=2)
 def load_plan(run: Path) -> Plan:
     """Read a run's plan."""
-    return Plan.from_json(RunFolder(run).plan.read_text())
+    return Plan.load(RunFolder(run).plan)
 
 
 def pixel_source(run: RunFolder, spec: JobSpec) -> PixelSource:

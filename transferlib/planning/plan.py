@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from transferlib.comparison.tuning import Tuning
@@ -20,6 +21,7 @@ from transferlib.planning.option_notes import option_notes
 from transferlib.planning.placement import describe_placement, place_trials
 from transferlib.planning.resources import Resources, derive_resources
 from transferlib.records import TrialKey, TrialSpec
+from transferlib.runs import reading
 from transferlib.spec import JobSpec
 from transferlib.strategies import lr_candidates
 
@@ -116,6 +118,18 @@ class Plan:
         """Return the plan as JSON that `from_json` reads back to an equal one."""
         fields = {**dataclasses.asdict(self), "trials": [trial.to_plain() for trial in self.trials]}
         return json.dumps({"schema": SCHEMA, **fields}, indent=2) + "\n"
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a run's `plan.json`.
+
+        Raises:
+            FileNotFoundError: There is none.
+            PlanError: It is of another schema.
+            DamagedFileError: It is no plan.
+        """
+        with reading(path):
+            return cls.from_json(path.read_text())
 
     @classmethod
     def from_json(cls, text: str) -> Self:

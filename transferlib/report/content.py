@@ -52,7 +52,7 @@ def report_content(run: RunFolder, *, with_pictures: bool = True) -> dict[str, A
         DataError: Predictions are missing or are not the manifest's images.
     """
     spec = JobSpec.load(run.spec)
-    plan = Plan.from_json(run.plan.read_text())
+    plan = Plan.load(run.plan)
     comparison = load_comparison(run)
     is_final = comparison.is_final
     found = read_final_results(run, comparison.choice.trial_ids) if is_final else read_results(run, ("val",))
