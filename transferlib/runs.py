@@ -18,6 +18,7 @@ Standard library only. Everything is written by rename; nothing here deletes a r
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -69,6 +70,21 @@ def write_atomic(path: Path, data: str | bytes, *, is_durable: bool = True) -> N
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Say whether an error says that there is no room left: on the disk, or for this user."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full_text(folder: Path) -> str:
+    """Return what to say where a disk is full.
+
+    Args:
+        folder: That could not be written to.
+    """
+    free = shutil.disk_usage(folder).free
+    return f"{folder} is on a disk that is full ({free / 1e6:,.0f} MB free). Make room there, then go on with --resume."
 
 
 def file_sha256(path: Path) -> str:
@@ -350,8 +366,17 @@ class RunFolder:
         )
 
     def set_status(self, state: str, **details: Any) -> None:
-        """Record the run's state: preparing, running, evaluating, done, failed, stopped."""
-        write_json(self.status, {"id": self.run_id, "state": state, "updated_at": time.time(), **details})
+        """Record the run's state: preparing, running, evaluating, done, failed, stopped; on a full disk too."""
+        status = {"id": self.run_id, "state": state, "updated_at": time.time(), **details}
+        try:
+            write_json(self.status, status)
+        except OSError as error:
+            if not is_disk_full(error) or not self.status.exists():
+                raise
+            # No room for a new file: the old one's blocks are there. A reader may meet it half written.
+            with open(self.status, "r+", encoding="utf-8") as file:
+                file.write(json.dumps(status) + "\n")
+                file.truncate()
 
     def append_metrics(self, rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> None:
         """Append rows to `metrics.jsonl`; only the holder of the lock may."""

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from transferlib.cli.executor import StopSignals
@@ -19,7 +20,7 @@ from transferlib.cli.targets import Target, find_target
 from transferlib.cli.watching import Job, Outcome, View, hang_up_is_no_error, watch
 from transferlib.errors import UsageError
 from transferlib.planning.plan import Plan
-from transferlib.runs import RunFolder
+from transferlib.runs import RunFolder, disk_full_text, is_disk_full
 
 PLAIN_WIDTH = 120
 """Of what is printed where there is no terminal, characters."""
@@ -93,8 +94,8 @@ def follow_job(
     """
     with StopSignals() if signals is None else nullcontext(signals) as caught:
         outcome = watch(job, Follower(run, plan, is_new=is_new), _view(request), caught)
+        outcome = _record_end(run, outcome)
         with hang_up_is_no_error():
-            _record_end(run, outcome)
             _report(request, run, plan, outcome)
     return gate(run, request.fail_under, outcome.exit_code)
 
@@ -107,13 +108,18 @@ def _view(request: Request) -> View:
     return PlainView()
 
 
-def _record_end(run: RunFolder, outcome: Outcome) -> None:
-    """Write the status that a job could not write itself."""
+def _record_end(run: RunFolder, outcome: Outcome) -> Outcome:
+    """Write the status that a job could not write itself; return the outcome, with what stood in the way of that."""
     if outcome.state not in ("died", "aborted"):
-        return
-    with run.locked():
-        state = "failed" if outcome.state == "died" else "stopped"
-        run.set_status(state, exit_code=outcome.exit_code, error=outcome.text.splitlines()[0])
+        return outcome
+    state = "failed" if outcome.state == "died" else "stopped"
+    try:
+        with run.locked():
+            run.set_status(state, exit_code=outcome.exit_code, error=outcome.text.splitlines()[0])
+    except OSError as error:
+        why = disk_full_text(run.path) if is_disk_full(error) else f"{run.path} cannot be written: {error.strerror}."
+        return replace(outcome, text=f"{outcome.text}\n{why}")
+    return outcome
 
 
 def _report(request: Request, run: RunFolder, plan: Plan, outcome: Outcome) -> None:

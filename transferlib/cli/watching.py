@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -116,12 +117,18 @@ def watch(job: Job, follower: Follower, view: View, signals: StopSignals) -> Out
     return _outcome(job, code, snapshot, signals)
 
 
+_GONE = frozenset({errno.EIO, errno.EPIPE, errno.EBADF, errno.ENXIO, errno.ENOTTY, errno.ECONNRESET, errno.ESTALE})
+"""What writing to a terminal or pipe ends in whose other end has gone."""
+
+
 @contextlib.contextmanager
 def hang_up_is_no_error() -> Iterator[None]:
-    """Go on where the terminal is gone: the job must still be stopped cleanly."""
+    """Go on where the terminal is gone: the job must still be stopped cleanly. What else went wrong is raised."""
     try:
         yield
-    except OSError:
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
 
 

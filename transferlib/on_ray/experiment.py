@@ -30,7 +30,7 @@ from transferlib.planning.fit import check_steps
 from transferlib.planning.machine import detect_machine
 from transferlib.planning.plan import Plan
 from transferlib.records import FINISHED, TrialResult, TrialSpec
-from transferlib.runs import RunFolder, read_json, write_atomic
+from transferlib.runs import RunFolder, disk_full_text, is_disk_full, read_json, write_atomic
 from transferlib.spec import JobSpec
 from transferlib.telemetry.exporter import serve_metrics
 from transferlib.words import count
@@ -74,7 +74,9 @@ def _run_and_record(run: RunFolder, kept: KeptRun, metrics: ExitStack, *, is_on_
         return StoppedError.exit_code
     except Exception as error:
         traceback.print_exc()
-        run.set_status("failed", exit_code=1, error=f"{type(error).__name__}: {error}", traceback=True)
+        is_full = is_disk_full(error)
+        text = disk_full_text(run.path) if is_full else f"{type(error).__name__}: {error}"
+        run.set_status("failed", exit_code=1, error=text, traceback=not is_full)
         return 1
 
 
