@@ -30,8 +30,8 @@ def run(tmp_path: Path) -> RunFolder:
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
 def test_what_is_no_lost_terminal_is_raised(code: int) -> None:
     """Every error of the system was taken for a lost terminal: exit 1, and nothing printed."""
-    with pytest.raises(OSError), hang_up_is_no_error():
-        raise OSError(code, "?")
+    with pytest.raises(OSError, match="what it was"), hang_up_is_no_error():
+        raise OSError(code, "what it was")
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EPIPE])
@@ -40,6 +40,8 @@ def test_a_terminal_that_has_gone_ends_nothing(code: int, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     with hang_up_is_no_error():
         raise OSError(code, "?")
+    print("to nobody")
+    sys.stdout.close()
 
 
 def test_a_status_is_written_over_the_old_one_where_there_is_no_room(
