@@ -53,6 +53,17 @@ def listed(items: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
 
 
+def first_of(lines: Sequence[str], noun: str, most: int = 10) -> list[str]:
+    """Return the first lines, and how many more there are: `... and 290 more classes.`
+
+    Args:
+        lines: One each.
+        noun: What each is of, in the plural.
+        most: How many are shown.
+    """
+    return [*lines[:most], *([f"... and {len(lines) - most:,} more {noun}."] if len(lines) > most else [])]
+
+
 def sparkline(values: Sequence[float], low: float, high: float, width: int, *, is_ascii: bool = False) -> str:
     """Return values as a line of blocks; more values than fit are thinned out, the last one kept.
 

@@ -291,3 +291,12 @@ def test_counts_that_no_cut_can_serve_are_refused_before_any_file_is_read() -> N
         listing_of(*[("train", "a")] * 3, ("test", "a"), ("test", "c")).check_counts()
     with pytest.raises(DataError, match="Class 'b' has 1 in train, 1 in val, and none for test"):
         listing_of(*[(s, "a") for s in ("train", "val", "test")], ("train", "b"), ("val", "b")).check_counts()
+
+
+def test_the_same_mistake_of_300_classes_is_not_300_lines(tmp_path: Path) -> None:
+    listing = list_images(put(tmp_path, *(f"{number:03}/{i}.jpg" for number in range(300) for i in range(2))))
+    with pytest.raises(DataError) as error:
+        listing.check_counts()
+    lines = str(error.value).splitlines()
+    assert len(lines) == 12
+    assert lines[10] == "... and 290 more classes."

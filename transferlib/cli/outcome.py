@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -275,7 +276,8 @@ def partial_lines(run: RunFolder, plan: Plan, verb: str) -> Iterator[str]:
     num_trials = len(plan.tuning.expected({result.trial_id: result for result in finished(run, plan)}))
     done = f"{len(results)} of {count(num_trials, 'trial')} finished."
     yield f"{done} Go on with:"
-    yield f"  submit {verb} --resume {run.run_id if _is_usual_place(run) else shown(run.path)}"
+    name = run.run_id if _is_usual_place(run) else shlex.quote(shown(run.path))
+    yield f"  submit {verb} --resume {name}"
 
 
 def _is_usual_place(run: RunFolder) -> bool:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from transferlib.data.components import TEST, TRAIN, VAL, Components, hash_place
 from transferlib.data.listing import fold_counts
 from transferlib.errors import DataError
+from transferlib.words import first_of
 
 
 class Folds(NamedTuple):
@@ -131,7 +132,7 @@ class Folds(NamedTuple):
                     "another --split-seed."
                 )
         if problems:
-            raise DataError("\n".join(problems))
+            raise DataError("\n".join(first_of(problems, "problems")))
 
 
 def _shared_out(missing: npt.NDArray[np.int64], number: int) -> npt.NDArray[np.int64]:

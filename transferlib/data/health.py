@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from transferlib.data.listing import HIDDEN_REASON, SkippedFile
 from transferlib.errors import DataError
+from transferlib.words import first_of
 
 BAD_SHARE_ALARM = 0.01
 """Share of bad files past which something is wrong with the whole copy, not with single files."""
@@ -49,7 +50,7 @@ def check_classes(classes: Sequence[str], good_labels: Sequence[str], bad: Seque
             of_class = [file for file in bad if file.label == label]
             reason = of_class[0].reason if of_class else "no files"
             lines.append(f"Class {label!r} has no image that can be used ({count(len(of_class), 'file')}; {reason}).")
-        raise DataError("\n".join([*lines, "Repair or remove these classes."]))
+        raise DataError("\n".join([*first_of(lines, "classes"), "Repair or remove these classes."]))
 
 
 def summarise(

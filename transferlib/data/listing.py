@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from transferlib.errors import DataError
 from transferlib.names import SPLITS
+from transferlib.words import first_of
 
 Layout = Literal["class folders", "split folders", "splits in class folders", "manifest"]
 HELD_OUT = ("val", "test")
@@ -103,6 +104,7 @@ class Listing:
                 has = ", ".join(f"{number} in {split}" for split, number in given.items()) or f"{free} to be cut"
                 problems.append(f"Class {label!r} has {has}, and none for {_and(missing)}.")
         if problems:
+            problems = first_of(problems, "classes")
             raise DataError("\n".join([*problems, "Add images to these classes, or leave them out."]))
 
     def check_folds(self, num_folds: int) -> None:
@@ -128,6 +130,7 @@ class Listing:
             if sum(of.get(label, 0) for of in counts.values()) < num_folds
         ]
         if problems:
+            problems = first_of(problems, "classes")
             raise DataError("\n".join([*problems, "Use fewer folds, add images to these classes, or leave them out."]))
 
     def planned_fold_counts(self, num_folds: int) -> dict[str, int]:

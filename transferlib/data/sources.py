@@ -16,6 +16,7 @@ from transferlib.data.listing import Entry, Layout, Listing, SkippedFile
 from transferlib.data.table_files import TABLE_SUFFIXES, list_table
 from transferlib.errors import DataError
 from transferlib.storage.locations import is_uri, open_location
+from transferlib.words import first_of
 
 __all__ = ["Entry", "Layout", "Listing", "SkippedFile", "list_images"]
 
@@ -95,7 +96,7 @@ def _near_equal_names(listing: Listing) -> list[str]:
             where = " and ".join(f"{name!r} in {', '.join(sorted(splits[name]))}" for name in names)
             problems.append(f"Class names look alike and are in different splits: {where}. Give the class one name.")
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError("\n".join(first_of(problems, "problems")))
     return notes
 
 

@@ -21,6 +21,7 @@ from transferlib.data.rank_cut import RankCut
 from transferlib.data.threshold_cut import ThresholdCut
 from transferlib.errors import DataError
 from transferlib.names import SPLITS
+from transferlib.words import first_of
 
 Cut = Literal["rank", "threshold"]
 """rank: as new runs are cut; threshold: as runs were before, for their resume."""
@@ -91,7 +92,7 @@ def assign_splits(
     cutter = RankCut(to_cut) if cut == "rank" else ThresholdCut(to_cut)
     places[used] = cutter.place()[components.of_row]
     if problems := [*problems, *too_few, *cutter.problems]:
-        raise DataError("\n".join(problems))
+        raise DataError("\n".join(first_of(problems, "problems")))
     return Assignment(places, statuses, reasons)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import time
 import traceback
 from collections.abc import Sequence
@@ -248,7 +249,7 @@ class _Job:
     def _resume_command(self) -> str:
         # On a cluster this folder may be the node's own; the id is what the user's machine knows the run by.
         name = self._run.run_id if self._is_on_cluster else self._run.path
-        return f"submit {self._spec.verb} --resume {name}"
+        return f"submit {self._spec.verb} --resume {shlex.quote(str(name))}"
 
     def _refuse_to_go_on_if_stopped(self) -> None:
         if not self._run.stop_flag.exists():
