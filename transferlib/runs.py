@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 from transferlib.errors import DamagedFileError, RunFolderError
 from transferlib.records import TrialResult
@@ -42,6 +42,8 @@ STORAGE_VARIABLE = "TRANSFERLIB_STORAGE"
 """Environment variable that tells a job on a cluster where run folders are: a folder that all nodes see, or a URI."""
 ENDED = ("done", "failed", "stopped")
 """States of `status.json` after which a job changes nothing more."""
+LOOK_S = 1.0
+"""How long a lock may be held by somebody who only looks, seconds."""
 RUN_ID = re.compile(r"\d{8}-\d{6}-(compare|train)-[0-9a-f]{4}")
 """A run's id is a folder's name and a word of a command line, so nothing else is taken for one."""
 
@@ -391,9 +393,7 @@ class RunFolder:
             RunFolderError: Another process holds it.
         """
         with open(self.path / "lock", "a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not _takes_lock(file):
                 file.seek(0)
                 raise RunFolderError(
                     f"{self.path} is being written by process {file.read().strip() or '?'}. "
@@ -415,3 +415,16 @@ class RunFolder:
         except OSError:
             return True
         return False
+
+
+def _takes_lock(file: IO[str]) -> bool:
+    """Take a file's lock; whoever only looks whether it is held holds it for a moment too, so try for a second."""
+    deadline = time.monotonic() + LOOK_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(LOOK_S / 20)

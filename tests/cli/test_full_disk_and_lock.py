@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from transferlib import runs
 from transferlib.cli.attending import _record_end
 from transferlib.cli.following import Snapshot
 from transferlib.cli.watching import Outcome, hang_up_is_no_error
+from transferlib.errors import RunFolderError
 from transferlib.runs import RunFolder, read_json
 
 
@@ -65,3 +68,16 @@ def test_a_job_that_died_on_a_full_disk_is_told_with_what_is_free(
     assert text.startswith("The job ended")
     assert f"{run.path} is on a disk that is full (" in text
     assert "MB free). Make room there, then go on with --resume." in text
+
+
+def test_a_look_at_the_lock_does_not_keep_a_job_from_starting(run: RunFolder) -> None:
+    """`list` holds the lock for a moment; a job that began just then was refused."""
+    with open(run.path / "lock", "a+", encoding="utf-8") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        timer = threading.Timer(0.2, lambda: fcntl.flock(look, fcntl.LOCK_UN))
+        timer.start()
+        with run.locked():
+            assert run.is_locked()
+        timer.join()
+    with run.locked(), pytest.raises(RunFolderError, match="is being written by process"), run.locked():
+        pass
