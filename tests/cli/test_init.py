@@ -1,10 +1,14 @@
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from transferlib import spec as spec_module
-from transferlib.cli.init import field_texts
+from transferlib.cli.init import field_texts, write_spec
 from transferlib.cli.resolve import resolve_spec
+from transferlib.errors import DataError
 from transferlib.spec import JobSpec, Section
 
 
@@ -62,3 +66,15 @@ def test_folder_without_classes_is_refused(call: Callable[..., Any], work: Path)
     answer = call("init", "empty")
     assert answer.code == 2
     assert not (work / "submit.yaml").exists()
+
+
+def test_a_layout_in_doubt_is_settled_by_its_flag(tmp_path: Path) -> None:
+    for part, label in itertools.product(("day", "night"), ("cat", "dog")):
+        (tmp_path / "photos" / part / label).mkdir(parents=True)
+        for index in range(3):
+            (tmp_path / "photos" / part / label / f"{index}.jpg").write_bytes(f"{part}{label}{index}".encode())
+    with pytest.raises(DataError, match="--class-level 2"):
+        write_spec("photos", tmp_path, force=False)
+    path, listing = write_spec("photos", tmp_path, force=False, class_level=2)
+    assert listing.classes == ("cat", "dog")
+    assert JobSpec.from_yaml(path.read_text()).data.class_level == 2

@@ -28,13 +28,14 @@ LEFT_OUT = ("verb",)
 """The command says it."""
 
 
-def write_spec(images: str, folder: Path, *, force: bool) -> tuple[Path, Listing]:
+def write_spec(images: str, folder: Path, *, force: bool, class_level: int | None = None) -> tuple[Path, Listing]:
     """Write `submit.yaml` into a folder.
 
     Args:
         images: Image folder or manifest, as typed.
         folder: The current one; a relative path stays relative to it.
         force: Replace a file that is there.
+        class_level: Which folders name the classes; None: the first, where that is not in doubt.
 
     Returns:
         The file, and the images found.
@@ -46,9 +47,9 @@ def write_spec(images: str, folder: Path, *, force: bool) -> tuple[Path, Listing
     path = folder / SPEC_NAME
     if path.exists() and not force:
         raise UsageError(f"{path} exists. Use --force to replace it, or edit it.")
-    listing = list_images(absolute_source(images, folder))
+    listing = list_images(absolute_source(images, folder), class_level)
     shown = images if os.path.isabs(images) or is_uri(images) else os.path.normpath(images)
-    text = spec_text(JobSpec.from_mapping({"data": {"path": shown}}), listing)
+    text = spec_text(JobSpec.from_mapping({"data": {"path": shown, "class_level": class_level}}), listing)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

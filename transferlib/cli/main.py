@@ -137,7 +137,13 @@ def plan(ctx: click.Context, /, spec_file: str | None, address: str | None, stor
 @submit.command("init")
 @click.argument("images", metavar="PATH")
 @click.option("--force", is_flag=True, help="Replace a submit.yaml that is there.")
-def init(images: str, force: bool) -> int:
+@click.option(
+    "--class-level",
+    type=click.IntRange(1, 2),
+    metavar="N",
+    help="Which folders name the classes, where that is in doubt: 1, those below PATH; 2, those below these.",
+)
+def init(images: str, force: bool, class_level: int | None) -> int:
     """Write a commented submit.yaml for the images in PATH.
 
     PATH is an image folder, or a .csv or .jsonl manifest. `submit compare` in this folder then needs no more options.
@@ -146,7 +152,7 @@ def init(images: str, force: bool) -> int:
 
     from transferlib.cli.init import found_line, write_spec
 
-    path, listing = write_spec(images, Path.cwd(), force=force)
+    path, listing = write_spec(images, Path.cwd(), force=force, class_level=class_level)
     click.echo(f"Found {found_line(listing)}")
     click.echo(f"Wrote {path.name}. Look at it, then: submit compare --dry-run, and submit compare")
     return 0
