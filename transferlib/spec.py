@@ -177,7 +177,7 @@ class ComparisonSpec(Section):
     """How many of the seeds, from the first, are trained at every rate; the others go on with the arm's rate that was
     best there: by the mean of the metric on validation, then of log-loss, then the smaller rate. null: all of them."""
     base_lr: Annotated[float, Field(gt=0)] | None = None
-    """Base rate for every arm; null: each arm's own (see strategies.base_lr)."""
+    """Base rate for every arm; null: each arm's own, which `submit plan` prints."""
 
     @field_validator("seeds", "lr_candidates")
     @classmethod

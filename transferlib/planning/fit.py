@@ -15,6 +15,7 @@ from transferlib.planning.footprint import GIB, job_bytes, worker_bytes
 from transferlib.planning.machine import Machine
 from transferlib.planning.resources import Resources, derive_resources
 from transferlib.spec import JobSpec
+from transferlib.words import size
 
 VGG_MIN_PIXELS = 32
 """VGG halves an image five times."""
@@ -166,8 +167,8 @@ def refuse_if_too_big(spec: JobSpec, cost: Cost, machine: Machine) -> None:
         )
     if machine.cache_free_bytes is not None and cost.cache_bytes > machine.cache_free_bytes:
         problems.append(
-            f"Disk: {cost.cache_bytes / GIB:.1f} GiB for decoded images, and {machine.cache_free_bytes / GIB:.1f} GiB "
-            "are free where the cache is. Use --cache-dir DIR on a larger disk, or --cache none."
+            f"Disk: {size(cost.cache_bytes)} for decoded images, and {size(machine.cache_free_bytes)} are free where "
+            "the cache is. Use --cache-dir DIR on a larger disk, or --cache none."
         )
     for what, least, have in (
         ("Memory", cost.least_memory_bytes, machine.memory_bytes),
