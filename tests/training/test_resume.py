@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.training.doubles import DyingStream, KilledError, StoppedWorker
@@ -147,6 +148,18 @@ def test_another_source_is_refused(make_inputs: MakeInputs, source: SourceWeight
     list(train_trial(inputs, StoppedWorker(at=2)))
     other = dataclasses.replace(inputs, source=dataclasses.replace(source, sha256="f" * 64))
     with pytest.raises(CheckpointError, match=r"source_sha256 was .* is 'ffff"):
+        list(train_trial(other, LocalWorker()))
+
+
+def test_other_images_are_refused(make_inputs: MakeInputs) -> None:
+    """A manifest that was made anew from what was left of the photos trained the rest of an arm."""
+    inputs = make_inputs()
+    list(train_trial(inputs, StoppedWorker(at=2)))
+    splits = inputs.images.splits.copy()
+    train = np.flatnonzero(splits == 0)
+    splits[train[0]] = 1
+    other = dataclasses.replace(inputs, images=dataclasses.replace(inputs.images, splits=splits))
+    with pytest.raises(CheckpointError, match=r"images was '[0-9a-f]{64}', is "):
         list(train_trial(other, LocalWorker()))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,15 @@ class ImageTable:
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a hash of which images are used for what: ids, contents, labels and splits; hexadecimal."""
+        whole = hashlib.sha256()
+        for ids in (self.image_ids, self.sha256, self.classes):
+            whole.update("\n".join(ids).encode() + b"\0")
+        whole.update(self.labels.tobytes() + self.splits.tobytes())
+        return whole.hexdigest()
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Return the rows of a split, ascending.

@@ -85,4 +85,5 @@ class TrialInputs:
             "lr": self.trial.lr,
             "source_sha256": self.source_sha256,
             "classes": list(self.images.classes),
+            "images": self.images.fingerprint,
         }

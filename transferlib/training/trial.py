@@ -130,7 +130,10 @@ def find_checkpoint(inputs: TrialInputs, worker: Worker) -> Checkpoint | None:
     if found is None or found.position != Position(*first):
         found = store.load(Position(*first))
     before, now = found.state["identity"], inputs.identity()
-    differences = [f"{key} was {before.get(key)!r}, is {now[key]!r}" for key in now if before.get(key) != now[key]]
+    # What a checkpoint does not say is younger than it is.
+    differences = [
+        f"{key} was {before[key]!r}, is {now[key]!r}" for key in now if before.get(key, now[key]) != now[key]
+    ]
     if differences:
         raise CheckpointError(
             f"{store.folder} holds checkpoints of another training: {'; '.join(differences)}. "
