@@ -56,6 +56,10 @@ class DataError(UsageError):
     """Report images, labels or splits that cannot serve."""
 
 
+class CacheWriteError(DataError):
+    """Report a cache of decoded images that cannot be written: when there is room again, it can."""
+
+
 class WeightsError(UsageError):
     """Report source weights that cannot be had or do not match."""
 

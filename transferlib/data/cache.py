@@ -34,7 +34,7 @@ from transferlib.data.facts import (
 from transferlib.data.file_index import KnownFile, file_index, write_known
 from transferlib.data.shard_index import ShardIndex, shard_index
 from transferlib.data.shards import ShardWriter
-from transferlib.errors import DataError
+from transferlib.errors import CacheWriteError
 
 __all__ = ["CacheReader", "DecodedCache", "ImageFacts", "MissingPixelsError", "default_cache_dir", "inspect_file"]
 
@@ -91,7 +91,7 @@ class DecodedCache:
             Facts in the same order; a bad file has a reason and costs no other file.
 
         Raises:
-            DataError: The cache cannot be written.
+            CacheWriteError: The cache cannot be written.
             StorageUnreachableError: The store of a URI does not answer.
         """
         shards = self._shards()
@@ -224,7 +224,7 @@ def _as_data_error(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise DataError(
+        raise CacheWriteError(
             f"The image cache at {root} cannot be written: {why}. "
             "Free space there, give another folder with --cache-dir, or use --cache none."
         ) from None

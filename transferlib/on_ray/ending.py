@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from transferlib.errors import CheckpointError, StorageUnreachableError, TransferlibError
+from transferlib.errors import CacheWriteError, CheckpointError, StorageUnreachableError, TransferlibError
 from transferlib.records import TrialResult, TrialSpec
-from transferlib.runs import RunFolder, write_atomic
+from transferlib.runs import RunFolder, is_disk_full, write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -18,8 +18,8 @@ def ended_by_its_own_error(run: RunFolder, trial: TrialSpec) -> Iterator[None]:
     """Record a trial as failed when it raises what it would raise again; let everything else through.
 
     Data, weights and a GPU that is too small are the same at the next start, so they become the trial's result. A dead
-    process, a full disk (`CheckpointError`), a store that does not answer or an unknown error may be gone by then:
-    whoever runs the trial starts it again, and a later `--resume` does too.
+    process, a full disk (`CheckpointError`, `CacheWriteError`), a store that does not answer or an unknown error may be
+    gone by then: whoever runs the trial starts it again, and a later `--resume` does too.
     """
     try:
         yield
@@ -37,7 +37,8 @@ def final_reason(error: Exception) -> str | None:
     """Return why a trial failed for good; None where another start may do better."""
     if type(error).__name__ == "OutOfMemoryError":  # torch's, by name: this module is read where torch is not loaded
         return f"The GPU's memory does not hold it; use a smaller --global-batch-size or --image-size. {error}"
-    if isinstance(error, TransferlibError) and not isinstance(error, CheckpointError | StorageUnreachableError):
+    may_pass = isinstance(error, CheckpointError | StorageUnreachableError | CacheWriteError) or is_disk_full(error)
+    if isinstance(error, TransferlibError) and not may_pass:
         return str(error)
     return None
 
