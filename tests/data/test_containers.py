@@ -92,6 +92,33 @@ def test_an_orientation_in_a_text_is_still_applied() -> None:
     assert (seen(file.getvalue()) == before).all()
 
 
+@pytest.mark.parametrize("is_compressed", [True, False])
+def test_an_orientation_as_imagemagick_writes_it_is_applied(is_compressed: bool) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[274] = 6
+    raw = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type exif", f"\nexif\n{len(raw):8}\n{raw.hex()}\n", zip=is_compressed)
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG", pnginfo=info)
+    assert (seen(file.getvalue()) == np.rot90(picture, -1)).all()
+
+
+@pytest.mark.parametrize("header", [40, 52, 56, 108, 124])
+def test_a_bmp_of_5_6_and_5_bits_is_read_under_every_header(header: int) -> None:
+    """OpenCV was asked, as if it were deep, and refuses all but the first."""
+    generator = np.random.default_rng(0)
+    red, green, blue = (generator.integers(0, top, (4, 8)) for top in (32, 64, 32))
+    rows = ((red << 11) | (green << 5) | blue).astype("<u2")[::-1].tobytes()
+    core = struct.pack("<IiiHHIIiiII", header, 8, 4, 1, 16, 3, len(rows), 2835, 2835, 0, 0)
+    masks = struct.pack("<III", 0xF800, 0x7E0, 0x1F) + bytes(4 if header >= 56 else 0)
+    body = core + masks + bytes(max(header - 56, 0))
+    data = b"BM" + struct.pack("<IHHI", 14 + len(body) + len(rows), 0, 0, 14 + len(body)) + body + rows
+    wanted = np.stack([red * 255 / 31, green * 255 / 63, blue * 255 / 31], axis=2)
+    assert np.abs(seen(data) - wanted).max() <= 1
+
+
 def test_a_png_that_is_cut_off_stays_as_it_is() -> None:
     file = io.BytesIO()
     Image.new("RGB", (9, 9)).save(file, "PNG")

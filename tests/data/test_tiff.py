@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from itertools import product
 from typing import Any
 
@@ -144,12 +145,26 @@ def test_what_is_no_colour_picture_is_refused_by_what_it_is(channels: int, photo
 
 
 def test_a_kind_whose_compression_is_not_read_is_refused_by_what_it_is() -> None:
+    stored = DEPTHS["uint16"](picture(3))
+    data = written(stored, photometric="rgb", planarconfig="separate")
+    tag = struct.Struct("<HHIHH")
+    as_lzw = data.replace(tag.pack(259, 3, 1, 1, 0), tag.pack(259, 3, 1, 5, 0))
+    assert read_tags(as_lzw).compression == 5
+    with pytest.raises(BadImageError, match=r"a TIFF of 3 samples of 16 bits.*not read under this compression"):
+        seen(as_lzw)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("depth", ["uint16", "int32", "float32"])
+def test_deep_grey_is_read_under_every_compression(depth: str, orientation: int) -> None:
+    grey = picture(1)[:, :, 0]
+    values = {"uint16": grey.astype(np.uint16) * 257, "int32": grey.astype(np.int32), "float32": np.float32(grey / 255)}
     file = io.BytesIO()
-    Image.fromarray(picture(1)[:, :, 0].astype(np.int32)).save(file, "TIFF", compression="tiff_lzw")
-    data = file.getvalue()
-    assert read_tags(data).compression == 5
-    with pytest.raises(BadImageError, match=r"a TIFF of 1 samples of 32 signed bits.*not read under this compression"):
-        seen(data)
+    Image.fromarray(values[depth]).save(file, "TIFF", compression="tiff_lzw", tiffinfo={274: orientation})
+    wanted = np.rot90(grey, -1) if orientation == 6 else grey
+    found = seen(file.getvalue())
+    assert found.shape[:2] == wanted.shape
+    assert np.abs(found[:, :, 0].astype(int) - wanted).max() <= 1
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "jpeg", "tiff_adobe_deflate", "raw"])

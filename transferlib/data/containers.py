@@ -7,8 +7,10 @@ from collections.abc import Iterator
 PNG_START = b"\x89PNG\r\n\x1a\n"
 _LEFT_OUT = (b"acTL", b"fcTL", b"fdAT", b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 """Further frames, texts and profiles: nothing of the picture as we read it."""
-_XMP = b"XML:com.adobe.xmp\0\0"
-"""A text that may say how the picture is turned; one that is not compressed, which Pillow takes at any length."""
+_TURNS = (b"XML:com.adobe.xmp\0\0", b"Raw profile type exif\0")
+"""Texts that may say how the picture is turned: XMP that is not compressed, and EXIF as ImageMagick writes it."""
+_LONGEST_TURN = 1 << 20
+"""Bytes of such a chunk; Pillow takes a megabyte."""
 _START, _SCAN, _END = 0xD8, 0xDA, 0xD9
 _STANDALONE = frozenset({0x01, _START, *range(0xD0, 0xD8)})
 """JPEG markers without a length: TEM, SOI and the restarts."""
@@ -27,7 +29,8 @@ def png_picture(data: bytes) -> bytes:
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
         if end > len(data):
             break
-        if data[place + 4 : place + 8] not in _LEFT_OUT or data.startswith(_XMP, place + 8):
+        is_turn = data.startswith(_TURNS, place + 8) and end - place < _LONGEST_TURN
+        if data[place + 4 : place + 8] not in _LEFT_OUT or is_turn:
             kept.append(data[place:end])
         place = end
     return b"".join([*kept, data[place:]])

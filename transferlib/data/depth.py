@@ -55,7 +55,7 @@ def has_deep_colour(image: Image.Image) -> bool:
         image: Opened, before `load` (which drops what this looks at).
     """
     tiles = getattr(image, "tile", None)
-    if not tiles or image.mode not in ("RGB", "RGBA"):
+    if image.format != "PNG" or not tiles or image.mode not in ("RGB", "RGBA"):  # a BMP's "BGR;16" are 5, 6 and 5 bits
         return False
     args = tiles[0][3]
     raw_mode = args if isinstance(args, str) else args[0] if isinstance(args, tuple) and args else ""

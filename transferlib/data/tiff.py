@@ -147,7 +147,7 @@ def read_tiff(data: bytes, tags: TiffTags) -> Image.Image:
     Raises:
         ValueError: No reader reads this kind right, or values are not finite.
     """
-    values = _values(data, tags)
+    values, is_turned = _values(data, tags)
     num_colours = _COLOURS if tags.samples >= _COLOURS else 1
     is_known = tags.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) and (
         tags.samples <= 4 or tags.photometric == RGB
@@ -161,10 +161,7 @@ def read_tiff(data: bytes, tags: TiffTags) -> Image.Image:
         colours = np.iinfo(values.dtype).max - colours
     alpha = values[:, :, num_colours] if tags.alpha and tags.samples > num_colours else None
     picture = Image.fromarray(_on_white(colours, alpha, is_premultiplied=tags.alpha == PREMULTIPLIED))
-    # OpenCV turns a TIFF itself, whatever it is asked.
-    return (
-        picture if tags.is_plain_deep or tags.orientation not in TURNS else picture.transpose(TURNS[tags.orientation])
-    )
+    return picture if is_turned or tags.orientation not in TURNS else picture.transpose(TURNS[tags.orientation])
 
 
 def _on_white(
@@ -184,26 +181,36 @@ def _on_white(
     return np.repeat(seen, 3, axis=2) if seen.shape[2] == 1 else seen
 
 
-def _values(data: bytes, tags: TiffTags) -> npt.NDArray[Any]:
-    """Return the numbers as they are stored, [H, W, samples]; of what OpenCV reads, turned."""
+def _values(data: bytes, tags: TiffTags) -> tuple[npt.NDArray[Any], bool]:
+    """Return the numbers as they are stored, [H, W, samples], and whether they are turned already."""
     if tags.is_plain_deep:
         found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if found is None:
             raise ValueError("its pixels cannot be read")
-        return found[:, :, None] if found.ndim == 2 else found[:, :, ::-1]
+        return found[:, :, None] if found.ndim == 2 else found[:, :, ::-1], True  # whatever it is asked
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages[0]
         try:
             stored = page.asarray()
-        except ValueError as error:
+        except (ValueError, NotImplementedError) as error:
             if "imagecodecs" not in str(error):
                 raise
+            if tags.samples == 1 and tags.photometric == BLACK_IS_ZERO:
+                return _pillows_grey(data, tags), True
             raise ValueError(f"a {tags} is not read under this compression; save it uncompressed or deflated") from None
     if tags.samples == 1:
-        return stored.reshape(tags.height, tags.width, 1)
+        return stored.reshape(tags.height, tags.width, 1), False
     if tags.is_planar:
         stored = np.moveaxis(stored.reshape(tags.samples, tags.height, tags.width), 0, -1)
-    return stored.reshape(tags.height, tags.width, tags.samples)
+    return stored.reshape(tags.height, tags.width, tags.samples), False
+
+
+def _pillows_grey(data: bytes, tags: TiffTags) -> npt.NDArray[Any]:
+    """Return deep grey values under a compression that only libtiff reads, [H, W, 1], turned."""
+    with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+        if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+            raise ValueError(f"a {tags} is not read under this compression; save it uncompressed or deflated")
+        return np.asarray(image)[:, :, None]
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
