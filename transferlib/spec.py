@@ -6,6 +6,7 @@ with the valid ones named.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
@@ -71,6 +72,9 @@ class DataSpec(Section):
     class_level: Literal[1, 2] | None = None
     """Which folders name the classes, counted from the top or below the split folders; null: the first, and a question
     where the second would do as well."""
+    group_regex: str | None = None
+    """Regular expression over an image's path below the source; what its first bracket matches is the image's group
+    (a patient, a scene), which stays on one side of a split. null: groups come from a manifest's column alone."""
     split: SplitSpec = SplitSpec()
     """How to cut what has no given split."""
     image_size: Annotated[int, Field(ge=8, le=2048)] = 224
@@ -85,6 +89,18 @@ class DataSpec(Section):
     """Largest file that is read, bytes."""
     cache: CacheSpec = CacheSpec()
     """The decoded cache."""
+
+    @field_validator("group_regex")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                num_brackets = re.compile(value).groups
+            except re.error as error:
+                raise ValueError(f"{value!r} is no regular expression: {error}") from None
+            if num_brackets != 1:
+                raise ValueError(f"{value!r} has {num_brackets} brackets; exactly one must say what the group is")
+        return value
 
     @field_validator("augmentation")
     @classmethod

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from transferlib.data.sources import Entry, Listing, list_images
-from transferlib.errors import DataError
+from transferlib.errors import DataError, SpecError
+from transferlib.spec import JobSpec
 
 
 def put(root: Path, *paths: str) -> Path:
@@ -300,3 +301,32 @@ def test_the_same_mistake_of_300_classes_is_not_300_lines(tmp_path: Path) -> Non
     lines = str(error.value).splitlines()
     assert len(lines) == 12
     assert lines[10] == "... and 290 more classes."
+
+
+def test_groups_are_read_off_paths(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{label}/p{number}_{view}.jpg" for label in "ab" for number in range(3) for view in "xy"))
+    (tmp_path / "a/other.jpg").write_bytes(b"other")
+    listing = list_images(tmp_path, group_regex=r"/(p\d+)_")
+    groups = {entry.image_id: entry.group for entry in listing.entries}
+    assert groups["a/p1_x.jpg"] == groups["b/p1_y.jpg"] == "p1"
+    assert groups["a/other.jpg"] is None
+    assert listing.notes[-1] == "--group-regex: 12 of 13 images in 3 groups."
+    by_folder = list_images(tmp_path, group_regex=r"([^/]+)/[^/]+$")
+    assert {entry.group for entry in by_folder.entries} == {"a", "b"}
+
+
+def test_a_group_of_the_table_comes_before_one_of_the_name_and_no_match_is_an_error(tmp_path: Path) -> None:
+    put(tmp_path, "p1.jpg", "p2.jpg")
+    (tmp_path / "m.csv").write_text("path,label,group\np1.jpg,cat,mine\np2.jpg,dog,\n")
+    listing = list_images(tmp_path / "m.csv", group_regex=r"(p\d)")
+    assert [entry.group for entry in listing.entries] == ["mine", "p2"]
+    with pytest.raises(DataError, match=r"--group-regex '\(x\)' matches no image's path; the first is 'p1.jpg'"):
+        list_images(tmp_path / "m.csv", group_regex="(x)")
+
+
+@pytest.mark.parametrize(
+    ("regex", "says"), [("(", "is no regular expression"), ("a", "0 brackets"), ("(a)(b)", "2 br")]
+)
+def test_a_regex_that_cannot_say_a_group_is_refused(regex: str, says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        JobSpec.from_mapping({"data": {"path": "/photos", "group_regex": regex}})

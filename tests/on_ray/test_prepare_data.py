@@ -37,7 +37,7 @@ class Job:
         self.run, self._plan = begin_run(folder)
         self.spec = JobSpec.from_yaml(self.run.spec.read_text())
         self.listing = LISTING
-        patch.setattr(prepare, "list_images", lambda path, class_level: self.listing)
+        patch.setattr(prepare, "list_images", lambda path, class_level, group_regex: self.listing)
         patch.setattr(prepare, "ingest_images", lambda *args: facts_of(self.listing))
 
     def __call__(self) -> Manifest:

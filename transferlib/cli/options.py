@@ -69,6 +69,14 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
             "int",
         ),
         Flag(
+            "--group-regex",
+            "data.group_regex",
+            "Regular expression over an image's path whose bracket is its group, which is not split: '([^/]+)/[^/]+$' "
+            "groups by folder, '/(patient[0-9]+)_' by a part of the name.",
+            "groups of a manifest's column",
+            metavar="REGEX",
+        ),
+        Flag(
             "--val-share",
             "data.split.val",
             "Share of each class for choosing, where no split is given.",

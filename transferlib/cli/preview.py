@@ -39,7 +39,7 @@ def look(spec: JobSpec) -> Listing:
         DataError: The images cannot serve.
     """
     check_weights(spec)
-    return list_images(spec.data.path, spec.data.class_level)
+    return list_images(spec.data.path, spec.data.class_level, spec.data.group_regex)
 
 
 def plan_job(spec: JobSpec, listing: Listing, machine: Machine, *, is_exact: bool = False) -> Plan:

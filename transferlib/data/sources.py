@@ -21,7 +21,7 @@ from transferlib.words import first_of
 __all__ = ["Entry", "Layout", "Listing", "SkippedFile", "list_images"]
 
 
-def list_images(source: str | Path, class_level: int | None = None) -> Listing:
+def list_images(source: str | Path, class_level: int | None = None, group_regex: str | None = None) -> Listing:
     """List the candidate images of a source, in the order of their ids whatever the order on disk.
 
     Args:
@@ -30,6 +30,7 @@ def list_images(source: str | Path, class_level: int | None = None) -> Listing:
             (s3://, gs://).
         class_level: Which folders name the classes, from the top or below the splits: 1 or 2; None: 1, and a question
             where 2 fits as well. A manifest has no such folders.
+        group_regex: Over image ids; what its bracket matches is the group of an image that has none.
 
     Raises:
         DataError: Nothing there, no classes, one class only, a class without files, wrong manifest rows, or folders
@@ -39,7 +40,27 @@ def list_images(source: str | Path, class_level: int | None = None) -> Listing:
     listing = _list_uri(str(source), class_level) if is_uri(str(source)) else _list_path(Path(source), class_level)
     if len(listing.classes) == 1:
         raise DataError(_one_class(listing))
-    return replace(listing, notes=(*listing.notes, *_near_equal_names(listing)))
+    listing = replace(listing, notes=(*listing.notes, *_near_equal_names(listing)))
+    return listing if group_regex is None else _grouped(listing, re.compile(group_regex))
+
+
+def _grouped(listing: Listing, pattern: re.Pattern[str]) -> Listing:
+    """Return a listing whose images have the groups that their names say.
+
+    Raises:
+        DataError: No name says one.
+    """
+    found = [pattern.search(entry.image_id) for entry in listing.entries]
+    named = [entry.group or (match[1] if match else None) for entry, match in zip(listing.entries, found, strict=True)]
+    if not any(found):
+        raise DataError(
+            f"--group-regex {pattern.pattern!r} matches no image's path; the first is {listing.entries[0].image_id!r}. "
+            "It is searched for in paths below the source."
+        )
+    entries = tuple(replace(entry, group=group) for entry, group in zip(listing.entries, named, strict=True))
+    num_with = sum(group is not None for group in named)
+    note = f"--group-regex: {num_with:,} of {len(entries):,} images in {len({*named} - {None}):,} groups."
+    return replace(listing, entries=entries, notes=(*listing.notes, note))
 
 
 def _list_path(path: Path, class_level: int | None) -> Listing:

@@ -53,7 +53,7 @@ def prepare_data(
         DataError: The images cannot serve.
         RunFolderError: They changed since the run began.
     """
-    listing = list_images(spec.data.path, spec.data.class_level)
+    listing = list_images(spec.data.path, spec.data.class_level, spec.data.group_regex)
     limits = Limits(spec.data.max_pixels, spec.data.max_file_bytes)
     cache = _cache(spec, limits)
     uris = [entry.uri for entry in listing.entries]
