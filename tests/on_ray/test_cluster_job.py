@@ -7,22 +7,15 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.on_ray.jobs import MACHINE, make_run, num_epochs, process_ids, run_to_end, write_images
+from tests.on_ray.desk import SUBMIT, TRIAL, Desk, desk_beside, wait_until
+from tests.on_ray.jobs import MACHINE, make_run, num_epochs, process_ids, run_to_end
 from tests.storage.s3 import S3Server
-from transferlib.addresses import ClusterAddress
-from transferlib.clusters import ClusterRecord
-from transferlib.on_ray import local_cluster
-from transferlib.on_ray.jobs import JobsClient
-from transferlib.on_ray.local_cluster import start_cluster, stop_cluster
 from transferlib.on_ray.mirroring import node_folder
 from transferlib.on_ray.node_shares import NodeShare
 from transferlib.records import TrialResult
@@ -34,87 +27,13 @@ from transferlib.storage.locations import open_location
 pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow]
 
 SHARES = [NodeShare(f"node-{index}", cpus, (), 2 << 30, 200 << 20) for index, cpus in ((1, 2), (2, 1))]
-SUBMIT = str(Path(sys.executable).with_name("submit"))
-TRIAL = "resnet18-full-s0-c0"
-OPTIONS = {
-    "--arch": "resnet18",
-    "--weights": "none",
-    "--strategy": "full",
-    "--seeds": "1",
-    "--lr-candidates": "1",
-    "--image-size": "32",
-    "--global-batch-size": "8",
-    "--precision": "fp32",
-    "--threads-per-worker": "1",
-    "--cache-dir": "cache",
-}
-
-
-@dataclass(frozen=True)
-class Desk:
-    """Where a user sits: a folder, an environment that knows the cluster, and images."""
-
-    folder: Path
-    environment: dict[str, str]
-    record: ClusterRecord
-    data: Path
-    s3: S3Server
-
-    def submit(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        process = subprocess.run(
-            [SUBMIT, *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
-        assert code is None or process.returncode == code, process.stdout + process.stderr
-        return process
-
-    def compare(self, *more: str, epochs: int = 3) -> tuple[str, ...]:
-        options = [word for name, value in OPTIONS.items() if name not in more for word in (name, value)]
-        return ("compare", "--data", str(self.data), *options, "--epochs", str(epochs), *more)
-
-    def runs(self) -> set[Path]:
-        return set((self.folder / "runs").glob("2*"))
-
-    def detach(self, *more: str, epochs: int = 3) -> RunFolder:
-        return RunFolder(self.folder / "runs" / self.submit(*self.compare("-d", *more, epochs=epochs)).stdout.strip())
-
-    def state(self, run: RunFolder) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(self.submit("status", run.run_id, "--json").stdout)
-        return answer
-
-    @property
-    def client(self) -> JobsClient:
-        return JobsClient(ClusterAddress(self.record.address, "--address", Path(self.record.token_path)))
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory, s3_process: S3Server) -> Iterator[Desk]:
-    folder = tmp_path_factory.mktemp("desk")
-    data = write_images(folder / "images", {"train": 40, "val": 6, "test": 6})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
-        patch.setenv("HOME", str(folder))
-        for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
-            patch.delenv(name, raising=False)
-        record = start_cluster(SHARES, local_cluster._free_port())
-        try:
-            yield Desk(folder, dict(os.environ), record, data, s3_process)
-        finally:
-            stop_cluster(record)
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-    return value
+    # The store first: the cluster inherits how to reach it.
+    with desk_beside(SHARES, tmp_path_factory.mktemp("desk")) as desk:
+        yield desk
 
 
 def result_of(run: RunFolder, trial_id: str = TRIAL) -> TrialResult:
@@ -281,8 +200,8 @@ def test_a_run_can_live_in_another_folder_that_the_cluster_sees(desk: Desk, here
     assert run.report.read_bytes() == there.report.read_bytes()
 
 
-def test_a_run_can_live_in_an_object_store(desk: Desk, here: TrialResult) -> None:
-    storage = f"{desk.s3.make_bucket()}/runs"
+def test_a_run_can_live_in_an_object_store(desk: Desk, here: TrialResult, s3_process: S3Server) -> None:
+    storage = f"{s3_process.make_bucket()}/runs"
     run = desk.detach("--storage", storage)
     desk.submit("wait", run.run_id)
     answer = json.loads(desk.submit("result", run.run_id, "--json").stdout)
@@ -299,8 +218,8 @@ def test_a_run_can_live_in_an_object_store(desk: Desk, here: TrialResult) -> Non
     assert JobSpec.load(run.spec).verb == "compare"
 
 
-def test_a_run_in_an_object_store_is_stopped_and_resumed(desk: Desk, here: TrialResult) -> None:
-    storage = f"{desk.s3.make_bucket()}/runs"
+def test_a_run_in_an_object_store_is_stopped_and_resumed(desk: Desk, here: TrialResult, s3_process: S3Server) -> None:
+    storage = f"{s3_process.make_bucket()}/runs"
     run = desk.detach("--storage", storage)
     wait_until(lambda: desk.state(run)["trials"].get("running"))
     desk.submit("stop", run.run_id, "--wait")
@@ -310,8 +229,8 @@ def test_a_run_in_an_object_store_is_stopped_and_resumed(desk: Desk, here: Trial
 
 
 @pytest.mark.timeout(600)
-def test_ddp_over_two_nodes_killed_in_the_middle_goes_on_from_the_store(desk: Desk) -> None:
-    storage = f"{desk.s3.make_bucket()}/runs"
+def test_ddp_over_two_nodes_killed_in_the_middle_goes_on_from_the_store(desk: Desk, s3_process: S3Server) -> None:
+    storage = f"{s3_process.make_bucket()}/runs"
     options = ("--storage", storage, "--workers-per-trial", "2", "--lr-candidates", "2")
     undisturbed = desk.detach(*options)
     desk.submit("wait", undisturbed.run_id)

@@ -185,7 +185,7 @@ def test_a_model_that_is_missing_damaged_or_of_other_classes_is_not_evaluated(ma
     with pytest.raises(TrialError, match="knows the classes"):
         evaluate_chosen(dataclasses.replace(inputs, images=images), LocalWorker())
     inputs.folder.best.write_bytes(inputs.folder.best.read_bytes()[:1000])
-    with pytest.raises(TrialError, match=r"best\.safetensors cannot be used"):
+    with pytest.raises(TrialError, match=r"best\.safetensors is not what training wrote"):
         evaluate_chosen(inputs, LocalWorker())
 
 
