@@ -116,7 +116,7 @@ def ours(source: PixelSource, as_tensors: bool) -> Iterator[int]:
     steps = Schedule(source.open().images, 0, BATCH, BATCH, 10_000).steps(0, 1)
     normalise = Normaliser(IMAGENET_MEAN, IMAGENET_STD, torch.device("cpu"))
     train_steps = (step for step in steps if step.phase == "train")
-    with closing(RayStream(renderer, cpus=float(CPUS)).open(train_steps)) as batches:
+    with closing(RayStream(renderer, lanes=CPUS).open(train_steps)) as batches:
         for batch in batches:
             if as_tensors:
                 normalise.images(batch.pixels)
@@ -129,7 +129,7 @@ def prepare(folder: Path, work: Path) -> tuple[PixelSource, float]:
     cache = DecodedCache(work / "cache", SHORT_SIDE, LIMITS)
     uris = [entry.uri for entry in listing.entries]
     began = time.perf_counter()
-    facts = ingest_images(cache, uris, LIMITS, float(CPUS))
+    facts = ingest_images(cache, uris, LIMITS, CPUS)
     seconds = time.perf_counter() - began
     Manifest.build(listing, facts, DataSpec(path=str(folder))).save(work / "manifest.parquet")
     source = PixelSource(str(work / "manifest.parquet"), str(cache.root), SHORT_SIDE, LIMITS)

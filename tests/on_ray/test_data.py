@@ -51,14 +51,11 @@ def test_ray_data_gives_the_batches_of_one_process_for_any_block_size(
     assert digests(stream(make_renderer(), rows_per_block=rows_per_block)) == expected
 
 
-def test_two_ranks_at_once_on_half_a_cpu_each_make_up_the_batches_of_one(
-    make_renderer: MakeRenderer, expected: list[str]
-) -> None:
+def test_two_ranks_at_once_make_up_the_batches_of_one(make_renderer: MakeRenderer, expected: list[str]) -> None:
     from transferlib.on_ray.data import RayStream
 
     streams = [
-        RayStream(make_renderer(), cpus=0.5, rows_per_block=16).open(make_steps(make_renderer(), rank, 2))
-        for rank in range(2)
+        RayStream(make_renderer(), rows_per_block=16).open(make_steps(make_renderer(), rank, 2)) for rank in range(2)
     ]
     assert [Batch.join(parts).digest() for parts in zip(*streams, strict=True)] == expected
 
@@ -73,7 +70,7 @@ def test_a_restart_goes_on_with_the_same_batches(
 
 
 def test_files_give_the_same_batches_as_the_cache(make_renderer: MakeRenderer, expected: list[str]) -> None:
-    assert digests(stream(make_renderer(cache=False), cpus=2.0, rows_per_block=16)) == expected
+    assert digests(stream(make_renderer(cache=False), lanes=2, rows_per_block=16)) == expected
 
 
 def test_segments_change_nothing(
@@ -98,23 +95,18 @@ def test_a_stream_of_nothing_ends_at_once(make_renderer: MakeRenderer) -> None:
     assert stream(make_renderer(), start=Position(EPOCHS, 0)) == []
 
 
-def test_a_stream_without_any_cpu_is_refused(make_renderer: MakeRenderer) -> None:
-    with pytest.raises(ValueError, match="without a share of a CPU"):
-        stream(make_renderer(), cpus=0.0)
-
-
-def test_a_trial_that_holds_the_only_other_cpu_is_served(make_renderer: MakeRenderer, expected: list[str]) -> None:
+def test_a_trial_that_holds_every_cpu_is_served(make_renderer: MakeRenderer, expected: list[str]) -> None:
     import ray
 
-    trial = ray.remote(num_cpus=1)(stream)
-    assert digests(ray.get(trial.remote(make_renderer(), cpus=1.0))) == expected
+    trial = ray.remote(num_cpus=2)(stream)
+    assert digests(ray.get(trial.remote(make_renderer(), lanes=2))) == expected
 
 
-def test_two_workers_of_half_a_cpu_are_served(make_renderer: MakeRenderer, expected: list[str]) -> None:
+def test_two_workers_that_hold_every_cpu_are_served(make_renderer: MakeRenderer, expected: list[str]) -> None:
     import ray
 
-    worker = ray.remote(num_cpus=0.5)(stream)
-    ranks = ray.get([worker.remote(make_renderer(), rank, 2, cpus=0.5) for rank in range(2)])
+    worker = ray.remote(num_cpus=1)(stream)
+    ranks = ray.get([worker.remote(make_renderer(), rank, 2) for rank in range(2)])
     assert [Batch.join(parts).digest() for parts in zip(*ranks, strict=True)] == expected
 
 
@@ -151,15 +143,15 @@ def test_a_stream_says_nothing_on_the_terminal_and_leaves_ray_data_as_it_was(
     assert (out, err) == ("", "")
 
 
-@pytest.mark.parametrize("cpus", [1.0, 2.0])
-def test_memory_stays_under_its_bound_however_many_epochs_come(make_renderer: MakeRenderer, cpus: float) -> None:
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_memory_stays_under_its_bound_however_many_epochs_come(make_renderer: MakeRenderer, lanes: int) -> None:
     from transferlib.on_ray.data import RayStream
 
     bound = 24 << 20
     renderer = replace(make_renderer(), augmentation=Augmentation.from_spec("none", 256), image_size=256)
     steps = Schedule(renderer.source.open().images, 0, 8, 8, 12).steps(0, 1)
     stored = [
-        stored_bytes() for _ in RayStream(renderer, cpus=cpus, memory_bytes=bound).open(steps)
+        stored_bytes() for _ in RayStream(renderer, lanes=lanes, memory_bytes=bound).open(steps)
     ]  # 122 MiB of pixels
     assert max(kept for kept, _ in stored) <= bound
     assert stored[-1][1] == 0
@@ -185,7 +177,7 @@ def test_ingesting_returns_the_facts_of_each_file_in_order(image_folder: Path, t
     limits, uris = sample_files(image_folder, tmp_path)
     cache = DecodedCache(tmp_path / "cache", 37, limits) if keep else None
     told: list[tuple[int, int]] = []
-    facts = ingest_images(cache, uris, limits, 2.0, lambda done, total: told.append((done, total)))
+    facts = ingest_images(cache, uris, limits, 2, lambda done, total: told.append((done, total)))
     assert facts == [inspect_file(uri, limits) for uri in uris]
     assert [fact.reason == "" for fact in facts].count(False) == 2
     assert told[-1] == (len(uris), len(uris))
@@ -196,9 +188,9 @@ def test_a_second_ingest_reads_only_what_is_new(image_folder: Path, tmp_path: Pa
 
     limits, uris = sample_files(image_folder, tmp_path)
     cache = DecodedCache(tmp_path / "cache", 37, limits)
-    first = ingest_images(cache, uris[:-3], limits, 1.0)
+    first = ingest_images(cache, uris[:-3], limits, 1)
     told: list[int] = []
-    assert ingest_images(cache, uris, limits, 1.0, lambda done, _: told.append(done))[:-3] == first
+    assert ingest_images(cache, uris, limits, 1, lambda done, _: told.append(done))[:-3] == first
     assert told == [len(uris)]
     assert [uri for uri, fact in zip(uris, cache.known(uris), strict=True) if fact is None] == [
         str(tmp_path / "gone.png")

@@ -36,14 +36,32 @@ def test_every_planned_worker_has_room_on_some_node(num_nodes: int, cpus: int, g
             continue  # Ray is told of two there, see `submit cluster up`
         slots = count_slots(machine.nodes, resources.cpus_per_worker, use_gpu=resources.use_gpu)
         assert slots >= resources.concurrency * workers
-        assert resources.concurrency * workers * resources.cpus_per_worker <= machine.cpus - 1 + 1e-9
+        assert resources.concurrency * workers * resources.cpus_per_worker <= machine.cpus + 1e-9
+        assert 0 < resources.data_cpus < resources.cpus_per_worker
 
 
 def test_a_worker_never_asks_for_more_than_a_node_has() -> None:
     machine = cluster(*(Node(f"n{index}", 3, 0) for index in range(20)))
     resources = derive_resources(ResourcesSpec(), machine, 54)
-    assert resources.cpus_per_worker == 3
-    assert resources.concurrency == 19  # of 20 slots: a CPU is kept for Ray Data
+    assert (resources.cpus_per_worker, resources.data_cpus) == (3, 1)
+    assert resources.concurrency == 20
+
+
+@pytest.mark.parametrize(
+    ("cpus", "reserved", "concurrency"),
+    [((2, 1), 1, 2), ((2, 2), 2, 2), ((2, 2, 2, 2), 2, 4), ((4, 4), 1.3333, 6), ((8, 2), 2.6666, 3), ((1, 1, 1), 1, 2)],
+)
+def test_each_node_keeps_a_share_for_the_images_of_its_trials(
+    cpus: tuple[int, ...], reserved: float, concurrency: int
+) -> None:
+    machine = cluster(*(Node(f"n{index}", number, 0) for index, number in enumerate(cpus)))
+    resources = derive_resources(ResourcesSpec(), machine, 54)
+    assert (resources.cpus_per_worker, resources.concurrency) == (reserved, concurrency)
+
+
+def test_a_gpu_reserves_its_share_of_its_node_and_leaves_the_others_theirs() -> None:
+    resources = derive_resources(ResourcesSpec(gpus=1), cluster(Node("gpus", 16, 4)), 54)
+    assert (resources.concurrency, resources.cpus_per_worker, resources.data_cpus) == (1, 4, 3)
 
 
 def test_gpu_workers_share_the_cpus_of_their_own_node() -> None:

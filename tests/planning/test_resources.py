@@ -18,7 +18,7 @@ def wanted(**values: int) -> ResourcesSpec:
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 5, 8, 16, 17, 64, 256])
 @pytest.mark.parametrize("gpus", [0, 1, 2, 4, 5, 8])
-def test_whatever_fits_leaves_a_share_for_ray_data(cpus: int, gpus: int) -> None:
+def test_whatever_fits_reserves_a_share_for_its_images(cpus: int, gpus: int) -> None:
     shapes = product([1, 2, 3, 4, 8], [1, 2, 9, 54])
     for workers, num_trials in shapes:
         asked = wanted(gpus_per_trial=workers) if gpus else wanted(workers_per_trial=workers)
@@ -29,9 +29,8 @@ def test_whatever_fits_leaves_a_share_for_ray_data(cpus: int, gpus: int) -> None
             continue
         taken = resources.concurrency * workers * resources.cpus_per_worker
         assert 1 <= resources.concurrency <= num_trials
-        assert resources.cpus_per_worker > 0
-        assert taken <= resources.ray_cpus - 1
-        assert resources.data_cpus >= 1
+        assert 0 < resources.data_cpus < resources.cpus_per_worker
+        assert taken <= resources.ray_cpus
         assert resources.ray_cpus == max(2, cpus)
         assert 1 <= resources.threads_per_worker <= 8
         assert resources.concurrency * workers <= gpus or not gpus
@@ -40,18 +39,35 @@ def test_whatever_fits_leaves_a_share_for_ray_data(cpus: int, gpus: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("cpus", "cpus_per_worker", "concurrency", "threads"),
-    [(1, 1, 1, 1), (2, 1, 1, 2), (3, 1, 2, 1), (4, 1, 3, 1), (9, 2, 4, 2), (16, 3, 5, 3), (64, 4, 15, 4)],
+    ("cpus", "reserved", "data_cpus", "concurrency", "threads"),
+    [
+        (1, 2, 1, 1, 1),
+        (2, 2, 1, 1, 2),
+        (3, 1.5, 0.5, 2, 1),
+        (4, 1.3333, 0.3333, 3, 1),
+        (9, 2.25, 0.25, 4, 2),
+        (16, 3.2, 0.2, 5, 3),
+        (64, 4.2666, 0.2666, 15, 4),
+    ],
 )
-def test_one_worker_trials_share_the_cpus(cpus: int, cpus_per_worker: int, concurrency: int, threads: int) -> None:
+def test_one_worker_trials_share_the_cpus(
+    cpus: int, reserved: float, data_cpus: float, concurrency: int, threads: int
+) -> None:
     resources = derive_resources(wanted(), machine(cpus), num_trials=54)
-    assert (resources.cpus_per_worker, resources.concurrency) == (cpus_per_worker, concurrency)
+    assert (resources.cpus_per_worker, resources.concurrency) == (reserved, concurrency)
+    assert resources.data_cpus == pytest.approx(data_cpus)
     assert resources.threads_per_worker == threads
 
 
-def test_two_workers_on_two_cpus_ask_half_a_cpu_each() -> None:
+def test_a_trial_alone_reserves_no_more_than_it_can_use() -> None:
+    resources = derive_resources(wanted(), machine(64), num_trials=1)
+    assert (resources.threads_per_worker, resources.cpus_per_worker, resources.data_cpus) == (8, 16, 12)
+
+
+def test_two_workers_on_two_cpus_train_on_half_a_cpu_each() -> None:
     resources = derive_resources(wanted(workers_per_trial=2), machine(2), num_trials=9)
-    assert (resources.cpus_per_worker, resources.concurrency, resources.threads_per_worker) == (0.5, 1, 1)
+    assert (resources.cpus_per_worker, resources.data_cpus) == (1, 0.5)
+    assert (resources.concurrency, resources.threads_per_worker) == (1, 1)
 
 
 def test_few_trials_get_more_threads() -> None:
@@ -60,13 +76,14 @@ def test_few_trials_get_more_threads() -> None:
 
 def test_gpus_are_shared_out_over_trials() -> None:
     resources = derive_resources(wanted(gpus_per_trial=2), machine(16, 8), num_trials=54)
-    assert (resources.concurrency, resources.workers_per_trial, resources.cpus_per_worker) == (4, 2, 1)
+    assert (resources.concurrency, resources.workers_per_trial) == (4, 2)
+    assert (resources.cpus_per_worker, resources.data_cpus) == (2, 1)
 
 
 def test_many_gpus_on_few_cpus_leave_a_cpu_for_the_data() -> None:
     resources = derive_resources(wanted(), machine(4, 4), num_trials=54)
     assert resources.concurrency == 4
-    assert resources.cpus_per_worker == 0.75
+    assert (resources.cpus_per_worker, resources.data_cpus) == (1, 0.25)
 
 
 def test_gpus_zero_trains_on_cpu() -> None:

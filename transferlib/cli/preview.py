@@ -182,13 +182,13 @@ def _row(label: str, text: str) -> str:
 
 def _side_by_side(plan: Plan) -> str:
     trials, workers = words.count(plan.concurrency, "trial"), words.count(plan.workers_per_trial, "worker")
+    images = f", {_number(plan.data_cpus)} of them for its images" if plan.data_cpus else ""
     if plan.use_gpu:
-        share = f"a GPU and {_number(plan.cpus_per_worker)} CPU a worker"
+        share = f"a GPU and {_number(plan.cpus_per_worker)} CPU a worker{images}"
         used = f"{plan.concurrency * plan.workers_per_trial} of {plan.gpus} GPUs busy"
     else:
-        share = f"{_number(plan.cpus_per_worker)} CPU and {words.count(plan.threads_per_worker, 'thread')} a worker"
-        left = plan.ray_cpus - plan.concurrency * plan.workers_per_trial * plan.cpus_per_worker
-        used = f"{_number(left)} of {plan.ray_cpus} CPUs kept for Ray Data"
+        share = f"{_number(plan.cpus_per_worker)} CPU a worker{images}"
+        used = words.count(plan.threads_per_worker, "thread") + " each"
     return f"{trials} of {workers}, {share}; {used}"
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import ray.data
-from ray.data import DataContext, Datasource, ExecutionResources, ReadTask
+from ray.data import DataContext, Datasource, ExecutionResources, ReadTask, TaskPoolStrategy
 from ray.data.block import BlockMetadata
 from ray.exceptions import RayTaskError
 
@@ -20,6 +19,9 @@ from transferlib.on_ray.tasks import own_error
 if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.data._internal.execution.interfaces import RefBundle
+
+NODE_ID_LABEL = "ray.io/node-id"
+"""Ray gives each node this label."""
 
 
 class IndexBlocks(Datasource):
@@ -59,30 +61,33 @@ def _read(table: pa.Table) -> list[pa.Table]:
 
 
 def run_blocks(
-    blocks: Sequence[pa.Table], function: Callable[[pa.Table], pa.Table], cpus: float, memory_bytes: int
+    blocks: Sequence[pa.Table],
+    function: Callable[[pa.Table], pa.Table],
+    memory_bytes: int,
+    *,
+    is_reserved: bool = False,
 ) -> Generator[pa.Table, None, None]:
     """Yield a function of each block, in order. Closing the generator ends the tasks.
 
     Args:
         blocks: Small tables, at least one.
         function: Turns a block into a table; importable by workers.
-        cpus: Logical CPUs that a task asks for; one task runs at a time.
         memory_bytes: Object store that results may take.
+        is_reserved: Whether the caller has reserved what a task uses: it then asks Ray for nothing, and runs on the
+            caller's node. Else it waits for a CPU, on whichever node has one. One task runs at a time.
 
     Raises:
-        ValueError: `cpus` is not above 0.
         TransferlibError: The function raised it.
         ray.exceptions.RayError: Anything else that ended the run.
     """
-    if cpus <= 0:
-        raise ValueError(f"cpus is {cpus}; Ray Data delivers nothing without a share of a CPU")
-    # Ray counts CPUs in ten-thousandths; rounding up would ask for more than there is.
-    cpus = math.floor(cpus * 10_000) / 10_000
+    here = {NODE_ID_LABEL: ray.get_runtime_context().get_node_id()}
+    where: dict[str, Any] = {"num_cpus": 0, "label_selector": here} if is_reserved else {"num_cpus": 1}
+    one = TaskPoolStrategy(size=1)
     with quiet_console():
         dataset = ray.data.read_datasource(
-            IndexBlocks(blocks), override_num_blocks=len(blocks), num_cpus=cpus
-        ).map_batches(function, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=cpus)
-        _configure(dataset.context, cpus, memory_bytes)
+            IndexBlocks(blocks), override_num_blocks=len(blocks), compute=one, **where
+        ).map_batches(function, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, compute=one, **where)
+        _configure(dataset.context, memory_bytes)
         bundles: Iterator[RefBundle] | None = None
         try:
             # Not iter_batches: closed early it kills the worker processes (the next stream waits seconds for new ones);
@@ -98,7 +103,7 @@ def run_blocks(
             del bundles
 
 
-def _configure(context: DataContext, cpus: float, memory_bytes: int) -> None:
+def _configure(context: DataContext, memory_bytes: int) -> None:
     """Set what holds for one dataset; its context is its own copy."""
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -107,7 +112,7 @@ def _configure(context: DataContext, cpus: float, memory_bytes: int) -> None:
     options = context.execution_options
     options.preserve_order = True
     # Without limits, the streams of trials side by side would each budget for the whole machine.
-    options.resource_limits = ExecutionResources.for_limits(cpu=cpus, object_store_memory=memory_bytes)
+    options.resource_limits = ExecutionResources.for_limits(object_store_memory=memory_bytes)
 
 
 class _Mute(logging.Filter):

@@ -31,7 +31,7 @@ _SEGMENT_ROWS = (8_192, 65_536)
 _FIRST_BLOCK_ROWS = 32
 _MAX_BLOCK_ROWS = 512
 _BLOCKS_IN_MEMORY = (12, 6)
-"""Blocks that a stream's memory must hold: at least, and for each whole CPU (rendered, waiting, with the consumer)."""
+"""Blocks that a stream's memory must hold: at least, and for each lane (rendered, waiting, with the consumer)."""
 _FILES_PER_BLOCK = 64
 
 Segment = list[StepShare]
@@ -43,13 +43,13 @@ class RayStream:
 
     Args:
         renderer: What makes pixels.
-        cpus: Logical CPUs that this stream's tasks may take together; may be a fraction.
+        lanes: Tasks that may render at the same time, on this node, within what the trial has reserved.
         rows_per_block: Images a task renders; None: what `memory_bytes` allows, at most 512.
         memory_bytes: Object store that this stream may take, whatever the number of images and epochs.
     """
 
     renderer: Renderer
-    cpus: float = 1.0
+    lanes: int = 1
     rows_per_block: int | None = None
     memory_bytes: int = 384 * MIB
 
@@ -96,13 +96,13 @@ class RayStream:
             yield segment
             index = _index(segment)
             if index.num_rows:
-                yield from run_lanes(self._blocks(index), render, self.cpus, self.memory_bytes)
+                yield from run_lanes(self._blocks(index), render, self.lanes, self.memory_bytes, is_reserved=True)
 
     def _blocks(self, index: pa.Table) -> list[pa.Table]:
         """Cut an index; blocks double up to the full size, so that the first step can start early."""
         image_bytes = 3 * self.renderer.image_size**2
         at_least, for_each = _BLOCKS_IN_MEMORY
-        num_held = max(at_least, for_each * int(self.cpus))
+        num_held = max(at_least, for_each * self.lanes)
         fitting = max(1, min(_MAX_BLOCK_ROWS, self.memory_bytes // num_held // image_bytes))
         full = self.rows_per_block or fitting
         size, at, blocks = min(full, _FIRST_BLOCK_ROWS), 0, []
@@ -194,7 +194,7 @@ def ingest_images(
     cache: DecodedCache | None,
     uris: Sequence[str],
     limits: Limits,
-    cpus: float,
+    lanes: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[ImageFacts]:
     """Read and decode images once, in Ray Data tasks; only facts come back, pixels go to the cache.
@@ -203,7 +203,7 @@ def ingest_images(
         cache: Where decoded images are kept; None: look at each file and keep nothing.
         uris: Absolute paths.
         limits: What is refused before decoding.
-        cpus: Logical CPUs that the tasks may take together.
+        lanes: Tasks that may run at the same time, a CPU each, wherever one is free.
         on_progress: Called with (files done, files in all) as blocks come in.
 
     Returns:
@@ -219,7 +219,7 @@ def ingest_images(
     if missing:
         starts = range(0, len(missing), _FILES_PER_BLOCK)
         blocks = [pa.table({"uri": [uris[i] for i in missing[at : at + _FILES_PER_BLOCK]]}) for at in starts]
-        read = run_lanes(blocks, partial(ingest_block, cache=cache, limits=limits), cpus, 64 * MIB)
+        read = run_lanes(blocks, partial(ingest_block, cache=cache, limits=limits), lanes, 64 * MIB)
         places = iter(missing)
         for block in read:
             facts |= {next(places): ImageFacts(**row) for row in block.to_pylist()}

@@ -17,7 +17,7 @@ from transferlib.data.cache_dir import cache_folder
 from transferlib.errors import WeightsError
 from transferlib.models.weights import SourceWeights, load_source_weights
 from transferlib.on_ray.data import MIB, RayStream
-from transferlib.on_ray.settled import Prepared, data_cpus, load_plan, load_spec, pixel_source
+from transferlib.on_ray.settled import Prepared, load_plan, load_spec, pixel_source
 from transferlib.planning.plan import Plan
 from transferlib.records import TrialSpec
 from transferlib.runs import RunFolder
@@ -62,7 +62,7 @@ def open_trial(run: RunFolder, trial: TrialSpec) -> TrialInputs:
         source=load_source(spec.models.weights, trial.architecture, sha256, cache_folder(spec.data.cache))
         if uses_source
         else None,
-        stream=RayStream(renderer, cpus=data_cpus(plan), memory_bytes=_stream_bytes(plan)),
+        stream=RayStream(renderer, lanes=max(1, int(plan.data_cpus)), memory_bytes=_stream_bytes(plan)),
         threads=plan.threads_per_worker,
         run_id=run.run_id,
     )

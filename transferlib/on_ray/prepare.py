@@ -57,8 +57,8 @@ def prepare_data(
     limits = Limits(spec.data.max_pixels, spec.data.max_file_bytes)
     cache = _cache(spec, limits)
     uris = [entry.uri for entry in listing.entries]
-    cpus = max(1.0, plan.ray_cpus - plan.cpus_per_worker)  # the others are with the task that loads the weights
-    facts = ingest_images(cache, uris, limits, cpus, on_progress)
+    lanes = max(1, plan.ray_cpus - 1)  # one is with the task that loads the weights
+    facts = ingest_images(cache, uris, limits, lanes, on_progress)
     before = Manifest.load(run.manifest) if run.manifest.exists() else None
     manifest = Manifest.build(listing, facts, spec.data, cut=before.cut if before else "rank")
     if before:
@@ -127,7 +127,7 @@ def _refuse_changed_images(run: RunFolder, before: Manifest, now: Manifest) -> N
 
 def start_preparing_models(spec: JobSpec, plan: Plan) -> ray.ObjectRef[Prepared | Exception]:
     """Begin to load and check the source weights where trials will train; `ray.get` gives a `Prepared`."""
-    started: ray.ObjectRef[Prepared | Exception] = worker_task(_prepare_models, plan).remote(
+    started: ray.ObjectRef[Prepared | Exception] = worker_task(_prepare_models, plan, cpus=1).remote(
         spec.to_yaml(), plan.use_gpu
     )
     return started

@@ -67,13 +67,3 @@ def pixel_source(run: RunFolder, spec: JobSpec) -> PixelSource:
         short_side=spec.short_side,
         limits=Limits(spec.data.max_pixels, spec.data.max_file_bytes),
     )
-
-
-def data_cpus(plan: Plan) -> float:
-    """Return the logical CPUs that one worker's data stream may use: an equal share of what training leaves.
-
-    A task asks for at most one CPU, so that several can run beside each other where there are more.
-    """
-    num_streams = plan.concurrency * plan.workers_per_trial
-    left = plan.ray_cpus - plan.cpus_per_worker * num_streams
-    return left / num_streams

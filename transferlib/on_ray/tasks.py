@@ -12,7 +12,7 @@ from transferlib.errors import TransferlibError
 from transferlib.planning.plan import Plan
 
 
-def worker_task(function: Callable[..., Any], plan: Plan, max_retries: int = 0) -> Any:
+def worker_task(function: Callable[..., Any], plan: Plan, max_retries: int = 0, cpus: float | None = None) -> Any:
     """Return a remote function that takes the share of the machine that a one-worker trial takes.
 
     On a GPU it has its process to itself: one that has opened a GPU keeps it, whatever GPU the next task is given.
@@ -21,8 +21,12 @@ def worker_task(function: Callable[..., Any], plan: Plan, max_retries: int = 0) 
         function: Importable by workers.
         plan: Of the job.
         max_retries: How often to run it again when its process dies.
+        cpus: What it takes where it reads no images; None: what a trial's worker reserves.
     """
-    options: dict[str, Any] = {"num_cpus": plan.cpus_per_worker, "max_retries": max_retries}
+    options: dict[str, Any] = {
+        "num_cpus": min(cpus or plan.cpus_per_worker, plan.cpus_per_worker),
+        "max_retries": max_retries,
+    }
     if plan.use_gpu:
         options |= {"num_gpus": 1, "max_calls": 1}
     return ray.remote(**options)(function)

@@ -45,7 +45,7 @@ class Plan:
     gpus: int
     """For the whole job."""
     cpus_per_worker: float
-    """What a worker asks of Ray."""
+    """What a worker reserves: for training and for its images."""
     ray_cpus: int
     """What Ray is started with."""
     threads_per_worker: int
@@ -66,6 +66,8 @@ class Plan:
     """What it was planned for, as sentences name it."""
     placement: str = ""
     """On which nodes of a cluster the workers will lie, a sentence; empty on one machine."""
+    data_cpus: float = 0.0
+    """What a worker reserves for its images; 0: planned by a version that reserved nothing for them."""
     tuning_seeds: int | None = None
     """How many seeds, from the first, are trained at every rate; None: all of them."""
 
@@ -194,6 +196,7 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
         use_gpu=resources.use_gpu,
         gpus=resources.gpus,
         cpus_per_worker=resources.cpus_per_worker,
+        data_cpus=resources.data_cpus,
         ray_cpus=resources.ray_cpus,
         threads_per_worker=resources.threads_per_worker,
         concurrency=resources.concurrency,

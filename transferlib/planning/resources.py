@@ -1,13 +1,15 @@
-"""How many trials run side by side, and what each worker asks of Ray: pure arithmetic, so that nothing can deadlock.
+"""How many trials run side by side, and what each worker reserves: pure arithmetic, so that nothing can deadlock.
 
 The rules (docs: the same as in the error texts):
 
 * Ray is started with `ray_cpus = max(2, usable CPUs)`: with one logical CPU Ray Data never delivers.
-* One CPU is kept for Ray Data; trials share the rest. Workers that took all of them would wait for ever for images.
-* Where one trial's workers would take all CPUs, they ask `(ray_cpus - 1) / workers` each.
+* One CPU of each node is kept for images; trials share the rest. Where the workers of one trial would take all, they
+  train on `(ray_cpus - 1) / workers` each.
+* A worker and what makes its images are one reservation: what it trains on and its share of what is kept. So a trial
+  runs or waits, and jobs that share a cluster never hold half of a trial each.
 * Threads are set apart from what is asked of Ray: the CPUs are shared out over the workers that run side by side.
-* A worker lies on one node, so on a cluster no worker asks for more than a node has, and trials that no node has room
-  for do not count. The workers of a trial may lie on several nodes.
+* A worker lies on one node, with its images, so no worker asks for more than a node has, and trials that no node has
+  room for do not count. The workers of a trial may lie on several nodes.
 """
 
 from __future__ import annotations
@@ -19,14 +21,13 @@ from fractions import Fraction
 
 from transferlib.errors import PlanError
 from transferlib.planning.machine import Machine, Node
-from transferlib.planning.placement import count_slots
 from transferlib.spec import ResourcesSpec
 
 MAX_CPUS_PER_WORKER = 4
 """Small batches gain little from more; further CPUs go to more trials side by side."""
 MAX_THREADS = 8
 DATA_CPUS = 1
-"""Kept for Ray Data."""
+"""Kept for images on each node."""
 RAY_PRECISION = 10_000
 """Ray counts resources in steps of 1/10000."""
 
@@ -41,18 +42,15 @@ class Resources:
     gpus: int
     """For the whole job."""
     cpus_per_worker: float
-    """What a worker asks of Ray."""
+    """What a worker reserves: for training and for its images."""
+    data_cpus: float
+    """Of them, for its images."""
     ray_cpus: int
     """What Ray is started with."""
     threads_per_worker: int
     """torch threads."""
     concurrency: int
     """Trials side by side."""
-
-    @property
-    def data_cpus(self) -> float:
-        """Return the CPUs left to Ray Data when all trials that fit are running."""
-        return self.ray_cpus - self.concurrency * self.workers_per_trial * self.cpus_per_worker
 
 
 def derive_resources(wanted: ResourcesSpec, machine: Machine, num_trials: int) -> Resources:
@@ -72,22 +70,29 @@ def derive_resources(wanted: ResourcesSpec, machine: Machine, num_trials: int) -
     cpus = wanted.cpus or machine.cpus
     gpus = machine.gpus if wanted.gpus is None else wanted.gpus
     ray_cpus = max(2, cpus)
+    nodes = machine.nodes or (Node("", ray_cpus, gpus),)
     workers = (wanted.gpus_per_trial if gpus else wanted.workers_per_trial) or 1
     if gpus:
-        concurrency = min(num_trials, gpus // workers)
-        cpus_per_worker = _share(ray_cpus - DATA_CPUS, concurrency * workers, 1)
-        for node in machine.nodes:
-            if node.gpus:
-                cpus_per_worker = min(cpus_per_worker, _share(node.cpus, node.gpus, 1))
+        training, concurrency = 1.0, min(num_trials, gpus // workers)
+        share = min(Fraction(node.cpus, node.gpus) for node in nodes if node.gpus)
     else:
-        cpus_per_worker, concurrency = _share_cpus(ray_cpus, workers, machine.nodes)
+        training, concurrency = _share_cpus(ray_cpus, workers, nodes)
         concurrency = min(num_trials, concurrency)
-    threads = min(MAX_THREADS, max(1, cpus // (concurrency * workers)))
+        share = _largest_share(nodes, concurrency * workers)
+    num_workers = concurrency * workers
+    threads = min(MAX_THREADS, max(1, cpus // num_workers))
+    # A worker that has more than it and its images can use keeps others of a cluster from their work.
+    enough = 2 * max(Fraction(training), Fraction(threads))
+    reserved = _rounded(min(share, Fraction(ray_cpus, num_workers), enough))
+    training = min(training, _rounded(Fraction(ray_cpus - DATA_CPUS, num_workers)))
+    if training >= reserved:
+        training = reserved / 2
     return Resources(
         workers_per_trial=workers,
         use_gpu=gpus > 0,
         gpus=gpus,
-        cpus_per_worker=cpus_per_worker,
+        cpus_per_worker=reserved,
+        data_cpus=reserved - training,
         ray_cpus=ray_cpus,
         threads_per_worker=wanted.threads_per_worker or threads,
         concurrency=concurrency,
@@ -95,21 +100,33 @@ def derive_resources(wanted: ResourcesSpec, machine: Machine, num_trials: int) -
 
 
 def _share_cpus(ray_cpus: int, workers: int, nodes: Sequence[Node]) -> tuple[float, int]:
-    """Return CPUs a worker and trials side by side, when training on CPU."""
+    """Return on how many CPUs a worker trains, and trials side by side, when training on CPU."""
     free = ray_cpus - DATA_CPUS
     if workers > free:
-        return _share(free, workers, 1), 1
-    nodes = nodes or (Node("", ray_cpus, 0),)
-    cpus_per_worker = min(MAX_CPUS_PER_WORKER, max(1, free // (4 * workers)))
-    while cpus_per_worker > 1 and count_slots(nodes, cpus_per_worker, use_gpu=False) < workers:
-        cpus_per_worker -= 1
-    slots = count_slots(nodes, cpus_per_worker, use_gpu=False)
-    return float(cpus_per_worker), min(free // cpus_per_worker, slots) // workers
+        return float(Fraction(free, workers)), 1
+    training = min(MAX_CPUS_PER_WORKER, max(1, free // (4 * workers)))
+    while training > 1 and _training_slots(nodes, training) < workers:
+        training -= 1
+    return float(training), max(1, min(free // training, _training_slots(nodes, training)) // workers)
 
 
-def _share(cpus: int, workers: int, most: int) -> float:
-    """Return an equal share of `cpus`, at most `most`, rounded down to what Ray can count."""
-    return math.floor(min(Fraction(most), Fraction(cpus, workers)) * RAY_PRECISION) / RAY_PRECISION
+def _training_slots(nodes: Sequence[Node], training: int) -> int:
+    """Return how many workers train on so many CPUs each where every node keeps one; a node of one CPU has one."""
+    return sum(max(int(node.cpus == 1), (node.cpus - DATA_CPUS) // training) for node in nodes)
+
+
+def _largest_share(nodes: Sequence[Node], num_workers: int) -> Fraction:
+    """Return the most CPUs that each of so many workers can reserve, each on one node."""
+    sizes = {node.cpus for node in nodes}
+    shares = sorted({Fraction(size, number) for size in sizes for number in range(1, num_workers + 1)})
+    return max(
+        (share for share in shares if sum(node.cpus // share for node in nodes) >= num_workers), default=shares[0]
+    )
+
+
+def _rounded(cpus: Fraction) -> float:
+    """Return a share of CPUs, rounded down to what Ray can count."""
+    return math.floor(cpus * RAY_PRECISION) / RAY_PRECISION
 
 
 def _beyond_machine(wanted: ResourcesSpec, machine: Machine) -> list[str]:
