@@ -1,5 +1,7 @@
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,7 +14,7 @@ from transferlib.data.cache import DecodedCache
 from transferlib.data.decode import Limits
 from transferlib.data.facts import inspect_file
 from transferlib.data.schedule import START, Position, Schedule, StepShare
-from transferlib.errors import DataError
+from transferlib.errors import DataError, StoppedError
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_instance")]
 
@@ -141,6 +143,22 @@ def test_a_stream_says_nothing_on_the_terminal_and_leaves_ray_data_as_it_was(
     assert repr(DataContext.get_current()) == before
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
+
+
+def test_a_stop_is_heard_where_no_batch_comes(
+    make_renderer: MakeRenderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transferlib.on_ray.data import RayStream
+
+    monkeypatch.setattr("transferlib.on_ray.blocks.NODE_ID_LABEL", "no-node-has-this")
+    flag = tmp_path / "stop"
+    batches = RayStream(make_renderer(), stop_flag=flag).open(make_steps(make_renderer(), 0, 1))
+    asker = threading.Timer(4.0, flag.touch)
+    asker.start()
+    began = time.monotonic()
+    with pytest.raises(StoppedError, match="without a batch"), closing(batches):
+        next(batches)
+    assert 4.0 < time.monotonic() - began < 9.0, "within five seconds of the stop"
 
 
 @pytest.mark.parametrize("lanes", [1, 2])

@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Generator
 from itertools import count
 
@@ -67,3 +68,23 @@ def test_a_closed_pump_has_no_more_items() -> None:
     next(items)
     pump.close()
     assert list(items) == []
+
+
+def test_a_consumer_that_waits_in_vain_can_give_up_and_leave() -> None:
+    ends = threading.Event()
+
+    def make() -> Generator[int, None, None]:
+        ends.wait(30)
+        yield 1
+
+    def look(seconds: float) -> None:
+        if seconds > 1:
+            raise TimeoutError("nothing came")
+
+    pump = Pump(make, look=look)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match="nothing came"):
+        next(iter(pump))
+    pump.close()
+    assert time.monotonic() - began < 5
+    ends.set()

@@ -28,6 +28,7 @@ from transferlib.errors import StoppedError
 from transferlib.on_ray import experiment, tune
 from transferlib.on_ray.experiment import run_job
 from transferlib.on_ray.mirroring import OnDisk
+from transferlib.on_ray.turns import Turns
 from transferlib.on_ray.waiting import THREAD_NAME, wait_for_call
 from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder, read_json
@@ -187,7 +188,8 @@ def test_trials_that_wait_for_cpus_are_given_up(
             super().on_step_begin(iteration, trials, **info)
 
     monkeypatch.setattr(tune, "EndWhenStopped", StopOnceTrialsWait)
-    assert tune.run_trials(run, plan, plan.trials, OnDisk()) == {}
+    turns = Turns(plan, is_shared=False)
+    assert tune.run_trials(run, plan, plan.trials, OnDisk(), turns, lambda: None) == {}
     assert time.monotonic() - asked[0] < ENDS_WITHIN_S
     assert [run.trial(trial.trial_id).read_result() for trial in plan.trials] == [None, None]
 
@@ -200,7 +202,7 @@ def test_evaluations_that_wait_for_cpus_are_given_up(run: RunFolder, monkeypatch
     plan = Plan.from_json(run.plan.read_text())
     began = time.monotonic()
     asked = stop_when(run, lambda: time.monotonic() - began > 1)
-    tune.evaluate_trials(run, plan, plan.trials)
+    tune.evaluate_trials(run, plan, plan.trials, Turns(plan, is_shared=False), lambda: None)
     assert time.monotonic() - asked[0] < ENDS_WITHIN_S
 
 

@@ -21,6 +21,7 @@ from transferlib.data.cache import DecodedCache
 from transferlib.data.decode import Limits
 from transferlib.data.facts import ImageFacts, inspect_files
 from transferlib.data.schedule import PHASES, Rows, StepShare
+from transferlib.errors import StoppedError
 from transferlib.on_ray.lanes import run_lanes
 from transferlib.on_ray.mirroring import fetch_manifest
 from transferlib.on_ray.pump import Pump
@@ -33,6 +34,8 @@ _MAX_BLOCK_ROWS = 512
 _BLOCKS_IN_MEMORY = (12, 6)
 """Blocks that a stream's memory must hold: at least, and for each lane (rendered, waiting, with the consumer)."""
 _FILES_PER_BLOCK = 64
+STARVED_S = 3.0
+"""A batch that takes longer is not waited for once the run is stopped: nothing may be making it."""
 
 Segment = list[StepShare]
 
@@ -46,12 +49,14 @@ class RayStream:
         lanes: Tasks that may render at the same time, on this node, within what the trial has reserved.
         rows_per_block: Images a task renders; None: what `memory_bytes` allows, at most 512.
         memory_bytes: Object store that this stream may take, whatever the number of images and epochs.
+        stop_flag: A file that ends the waiting for a batch; None: wait as long as it takes.
     """
 
     renderer: Renderer
     lanes: int = 1
     rows_per_block: int | None = None
     memory_bytes: int = 384 * MIB
+    stop_flag: Path | None = None
 
     def open(self, steps: Iterator[StepShare]) -> Generator[Batch, None, None]:
         """Start rendering at once and yield exactly one batch a share, in order.
@@ -63,9 +68,10 @@ class RayStream:
 
         Raises:
             DataError: An image is gone or changed.
+            StoppedError: The run was stopped while nothing came.
             ray.exceptions.RayError: Ray could not run the tasks.
         """
-        batches = self._batches(Pump(partial(self._segments, steps)))
+        batches = self._batches(Pump(partial(self._segments, steps), look=self._refuse_to_wait))
         next(batches)  # into its `try`, so that close() ends the pump even before the first batch was asked for
         return cast("Generator[Batch, None, None]", batches)
 
@@ -82,6 +88,10 @@ class RayStream:
                     yield Batch(share, rendered.take(share), batch_labels)
         finally:
             pump.close()
+
+    def _refuse_to_wait(self, seconds: float) -> None:
+        if self.stop_flag is not None and seconds > STARVED_S and self.stop_flag.exists():
+            raise StoppedError(f"Stopped after {seconds:.0f} s without a batch; it goes on from its last checkpoint.")
 
     def _segments(self, steps: Iterator[StepShare]) -> Generator[Segment | pa.Table, None, None]:
         """Yield the shares of each segment, then its rendered blocks; a segment is one run of Ray Data.

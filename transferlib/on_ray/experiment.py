@@ -25,6 +25,7 @@ from transferlib.on_ray.mirroring import KeptRun, driver_mirror
 from transferlib.on_ray.prepare import draw_mosaic, prepare_data, settle, start_preparing_models
 from transferlib.on_ray.session import cluster_ray, local_ray, object_store_bytes
 from transferlib.on_ray.tune import evaluate_trials, run_trials
+from transferlib.on_ray.turns import Turns
 from transferlib.on_ray.waiting import wait_for, wait_for_call
 from transferlib.on_ray.watch import Watch
 from transferlib.planning.fit import check_steps
@@ -90,7 +91,9 @@ class _Job:
         self._is_on_cluster = is_on_cluster
         self._spec = JobSpec.load(run.spec)
         self.plan = Plan.load(run.plan)
+        self._turns = Turns(self.plan, is_shared=is_on_cluster)
         self._shown_at = time.monotonic()
+        self._state, self._message, self._waiting = "preparing", "", ""
 
     def run(self) -> int:
         """Go through the phases; return the exit code."""
@@ -126,10 +129,24 @@ class _Job:
 
     def _phase(self, state: str, message: str) -> None:
         """Enter a phase: `status.json` says so now, `log/timeline.jsonl` for later (where do the seconds go?)."""
+        self._state, self._message, self._waiting = state, message, ""
         self._run.set_status(state, message=message)
         log.info("%s: %s", state, message)
         with open(self._run.log / "timeline.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"at": time.time(), "state": state, "message": message}) + "\n")
+
+    def _say_waiting(self) -> None:
+        """Say in `status.json` what the job waits for, where it waits; call it often."""
+        waiting = self._turns.explain()
+        if waiting != self._waiting:
+            self._waiting = waiting
+            log.info("%s", waiting or "waits no longer")
+            self._run.set_status(self._state, message="; ".join(filter(None, (self._message, waiting))))
+
+    def _look(self) -> None:
+        """Look twice a second, while there is nothing to do but wait: is the job to stop, and what does it wait for?"""
+        self._refuse_to_go_on_if_stopped()
+        self._say_waiting()
 
     def tell(self, line: str) -> None:
         """Add a line for the user to `log/messages.txt`."""
@@ -142,13 +159,13 @@ class _Job:
         models = start_preparing_models(spec, plan)
         self._phase("preparing", "reading the images")
         read = partial(prepare_data, run, spec, plan, self.tell, self._show_reading)
-        manifest = wait_for_call(read, self._refuse_to_go_on_if_stopped)
+        manifest = wait_for_call(read, self._look)
         of_trials = {(trial.seed, trial.fold): manifest.images(trial.key) for trial in plan.trials}
         check_steps(spec, min(len(images.rows("train")) for images in of_trials.values()), plan.workers_per_trial)
         if not run.mosaic.exists():
             draw_mosaic(run, spec)
         self._phase("preparing", "loading the weights")
-        prepared = wait_for(models, self._refuse_to_go_on_if_stopped)
+        prepared = wait_for(models, self._look)
         if isinstance(prepared, Exception):
             raise prepared
         prepared = settle(run, prepared, plan, manifest.sha256())
@@ -172,7 +189,8 @@ class _Job:
         """
         if time.monotonic() - self._shown_at > 1.0:
             self._shown_at = time.monotonic()
-            self._run.set_status("preparing", message=f"reading the images, {num_done:,} of {num_files:,}")
+            self._message = f"reading the images, {num_done:,} of {num_files:,}"
+            self._run.set_status("preparing", message=self._message)
         if self._run.stop_flag.exists():
             raise StoppedError("Stopped while the images were read.")
 
@@ -184,7 +202,7 @@ class _Job:
         if num_done:
             self.tell(f"{num_done} of {num_trials} trials are finished already.")
         self._phase("running", count(num_trials - num_done, "trial"))
-        reasons = run_trials(run, plan, pending, self._kept)
+        reasons = run_trials(run, plan, pending, self._kept, self._turns, self._say_waiting)
         self._refuse_to_go_on_if_stopped()
         lost = [trial.trial_id for trial in self._expected() if not self._is_finished(trial)]
         if lost:
@@ -214,7 +232,8 @@ class _Job:
         self._phase("evaluating", "choosing on validation, then reading the test set once")
         chosen = set(choose_candidates(run).trial_ids)
         record_reading(run)
-        evaluate_trials(run, plan, [trial for trial in plan.trials if trial.trial_id in chosen])
+        tested = [trial for trial in plan.trials if trial.trial_id in chosen]
+        evaluate_trials(run, plan, tested, self._turns, self._say_waiting)
         self._refuse_to_go_on_if_stopped()
         self._kept.pull()
         self._phase("evaluating", "writing the report")

@@ -41,8 +41,14 @@ def load_source(weights: str, architecture: str, sha256: str, cache_dir: Path) -
     return source
 
 
-def open_trial(run: RunFolder, trial: TrialSpec) -> TrialInputs:
-    """Return everything that `train_trial` needs for one trial of a run."""
+def open_trial(run: RunFolder, trial: TrialSpec, stop_flag: Path | None = None) -> TrialInputs:
+    """Return everything that `train_trial` needs for one trial of a run.
+
+    Args:
+        run: As this node has it.
+        trial: Which one.
+        stop_flag: A file that ends the waiting for images, where one worker waits alone; None: wait on.
+    """
     spec, plan = load_spec(run.path), load_plan(run.path)
     source = pixel_source(run, spec)
     renderer = Renderer(
@@ -62,7 +68,9 @@ def open_trial(run: RunFolder, trial: TrialSpec) -> TrialInputs:
         source=load_source(spec.models.weights, trial.architecture, sha256, cache_folder(spec.data.cache))
         if uses_source
         else None,
-        stream=RayStream(renderer, lanes=max(1, int(plan.data_cpus)), memory_bytes=_stream_bytes(plan)),
+        stream=RayStream(
+            renderer, lanes=max(1, int(plan.data_cpus)), memory_bytes=_stream_bytes(plan), stop_flag=stop_flag
+        ),
         threads=plan.threads_per_worker,
         run_id=run.run_id,
     )

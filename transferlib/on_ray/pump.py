@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import atexit
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-_CLOSE_TIMEOUT_S = 20.0
+CLOSE_TIMEOUT_S = 20.0
+GIVEN_UP_S = 1.0
+"""How long a generator may take to close that has made nothing for so long that it was given up."""
+LOOK_S = 0.5
 
 
 class Pump(Generic[Item]):
@@ -19,14 +23,22 @@ class Pump(Generic[Item]):
     Args:
         make: Makes the generator.
         depth: Items kept ready; one more waits in the generator.
+        look: Called twice a second while the consumer waits for an item, with the seconds that it has waited.
     """
 
-    def __init__(self, make: Callable[[], Generator[Item, None, None]], depth: int = 1) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Generator[Item, None, None]],
+        depth: int = 1,
+        look: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
         self._make = make
         self._depth = depth
+        self._look = look
         self._ready: deque[Item] = deque()
         self._error: BaseException | None = None
         self._has_ended = False
+        self._close_timeout_s = CLOSE_TIMEOUT_S
         self._is_closed = False
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="transferlib-pump", daemon=True)
@@ -35,10 +47,12 @@ class Pump(Generic[Item]):
         self._thread.start()
 
     def __iter__(self) -> Iterator[Item]:
-        """Yield the items in order; raise what the generator raised."""
+        """Yield the items in order; raise what the generator raised, or what `look` does."""
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._ready or self._has_ended)
+                began = time.monotonic()
+                while not self._change.wait_for(lambda: self._ready or self._has_ended, LOOK_S):
+                    self._give_up_or_wait(time.monotonic() - began)
                 if not self._ready:
                     break
                 item = self._ready.popleft()
@@ -54,8 +68,15 @@ class Pump(Generic[Item]):
             self._is_closed = True
             self._ready.clear()
             self._change.notify_all()
-        self._thread.join(_CLOSE_TIMEOUT_S)
+        self._thread.join(self._close_timeout_s)
         atexit.unregister(self.close)
+
+    def _give_up_or_wait(self, seconds: float) -> None:
+        try:
+            self._look(seconds)
+        except BaseException:
+            self._close_timeout_s = GIVEN_UP_S
+            raise
 
     def _run(self) -> None:
         items = self._make()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -25,6 +25,10 @@ RESULT_WAIT_S = 120.0
 """How long the result of a trial that ended on another node may take to come here; one that takes longer never will."""
 
 
+class YieldedError(Exception):
+    """End Tune's loop, and with it what this job has reserved: Tune keeps a process for the next trial."""
+
+
 class TrialQueue(Searcher):
     """Hand Tune the next trial that may train, and give those that need no training their result.
 
@@ -33,14 +37,23 @@ class TrialQueue(Searcher):
         tuning: Of its plan.
         trials: Which to run.
         kept: The run as it is kept.
+        must_yield: Says whether another job has its turn, so that no trial is begun now.
     """
 
-    def __init__(self, run: RunFolder, tuning: Tuning, trials: Sequence[TrialSpec], kept: KeptRun) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        tuning: Tuning,
+        trials: Sequence[TrialSpec],
+        kept: KeptRun,
+        must_yield: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__()
         self._run = run
         self._tuning = tuning
         self._asked = {trial.trial_id for trial in trials}
         self._kept = kept
+        self._must_yield = must_yield
         self._results: dict[str, TrialResult] = {}
         self._begun: dict[str, str] = {}
         """Our trials' ids by Tune's."""
@@ -63,9 +76,16 @@ class TrialQueue(Searcher):
 
         Returns:
             The trial, as its process reads it; None: not now, ask again; FINISHED: none is left, or the run is stopped.
+
+        Raises:
+            YieldedError: Another job has its turn, and no trial of this one is left that holds anything.
         """
         if self._run.stop_flag.exists():
             return Searcher.FINISHED
+        if self._must_yield():
+            if len(self._begun) > len(self._ended_at):
+                return None
+            raise YieldedError
         results = self._read()
         self._try_to_spare()
         left = [t for t in self._tuning.ready(results) if t.trial_id in self._asked - {*self._begun.values()}]

@@ -9,7 +9,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -18,22 +19,27 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from transferlib.on_ray.ending import ended_by_its_own_error
 from transferlib.on_ray.mirroring import KeptRun, ended_when_superseded, trial_mirror
 from transferlib.on_ray.pruning import DropLosers
 from transferlib.on_ray.settled import load_plan, load_spec
 from transferlib.on_ray.tasks import own_error, worker_task
-from transferlib.on_ray.trial_queue import TrialQueue
+from transferlib.on_ray.trial_queue import TrialQueue, YieldedError
+from transferlib.on_ray.turns import Turns
 from transferlib.on_ray.waiting import POLL_S
 from transferlib.planning.plan import Plan
-from transferlib.records import EpochRecord, TrialSpec
+from transferlib.records import FINISHED, EpochRecord, TrialSpec
 from transferlib.runs import RunFolder
 
 logger = logging.getLogger(__name__)
 
 MAX_RESTARTS = 3
-EVALUATION_GRACE_S = 5.0
+STEP_GRACE_S = 90.0
+"""How long trials may take to their next step when the run is stopped; well within what Ray gives a stopped job."""
+EVALUATION_GRACE_S = 4.0
 """How long an evaluation may go on when the run is stopped; one that is cut off leaves nothing and is made again."""
 
 
@@ -63,7 +69,7 @@ class OneWorkerTrial(tune.Trainable):
         logger.info("%s in process %d", trial.trial_id, os.getpid())
         worker = LocalWorker(trial_device(load_plan(run.path)), stop_flag=stop_flag)
         with ended_by_its_own_error(run, trial):
-            records = train_trial(open_trial(run, trial), worker)
+            records = train_trial(open_trial(run, trial, stop_flag), worker)
             self._open.callback(records.close)
             self._records = records
 
@@ -100,14 +106,18 @@ class _NothingTrainsError(Exception):
 class EndWhenStopped(tune.Callback):
     """End Tune's loop once the run is stopped and no trial trains: those that wait for resources wait no longer.
 
-    Trials that train end by the flag themselves, at a step. Tune's own ways to stop would cut them off after 10 s.
+    Trials that train end by the flag themselves, at a step; one that has come to none after 90 s (its node is
+    lost, say) is cut off, and goes on from its last checkpoint. Tune's own ways to stop would cut all off after 10 s.
 
     Args:
         stop_flag: Of the run.
+        look: Called ten times a second too.
     """
 
-    def __init__(self, stop_flag: Path) -> None:
+    def __init__(self, stop_flag: Path, look: Callable[[], None]) -> None:
         self._stop_flag = stop_flag
+        self._look = look
+        self._stopped_at: float | None = None
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Look; Tune calls this ten times a second.
@@ -115,7 +125,12 @@ class EndWhenStopped(tune.Callback):
         Raises:
             _NothingTrainsError: There is nothing to wait for.
         """
-        if self._stop_flag.exists() and not any(trial.status == "RUNNING" for trial in trials):
+        self._look()
+        if not self._stop_flag.exists():
+            return
+        self._stopped_at = self._stopped_at or time.monotonic()
+        is_late = time.monotonic() - self._stopped_at > STEP_GRACE_S
+        if is_late or not any(trial.status == "RUNNING" for trial in trials):
             raise _NothingTrainsError
 
 
@@ -138,7 +153,9 @@ class WorkerGroupTrial(tune.Trainable):
         return {"done": True}
 
 
-def run_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec], kept: KeptRun) -> dict[str, str]:
+def run_trials(
+    run: RunFolder, plan: Plan, trials: Sequence[TrialSpec], kept: KeptRun, turns: Turns, look: Callable[[], None]
+) -> dict[str, str]:
     """Run trials to their end, as many side by side as the plan says; those that need no training get their result.
 
     Args:
@@ -146,37 +163,65 @@ def run_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec], kept: Ke
         plan: Of the run.
         trials: Which to run, in this order.
         kept: The run as it is kept.
+        turns: Of the jobs on the cluster.
+        look: Called at least twice a second meanwhile.
 
     Returns:
         Trials that Ray gave up on and those that wait for them, with the reason; how the others ended stands in their
         folders. Where the run was stopped some may not have begun.
     """
-    queue = TrialQueue(run, plan.tuning, trials, kept)
-    queue.spare()
-    if not trials:
-        return {}
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it looks for files we keep off
-    # Tune's own record is scratch: the run folder is the record, and trials go on from our checkpoints.
-    scratch = tempfile.mkdtemp(prefix="tune-")
-    try:
-        grid = _tuner(run, plan, queue, len(trials), kept, scratch).fit()
-    except _NothingTrainsError:
-        grid = None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    kept.pull()
-    if grid is None:
-        return {}
-    queue.spare()
-    lost = {
-        _config_trial(result.config).trial_id: _last_line(result.error)
-        for result in map(grid.__getitem__, range(len(grid)))
-        if result.error is not None
-    }
-    return {**lost, **queue.waiting()}
+    while True:
+        queue = TrialQueue(run, plan.tuning, trials, kept, turns.must_yield)
+        queue.spare()
+        trials = [trial for trial in trials if not _is_finished(run, trial)]
+        _await_turn(run, turns, look)
+        if not trials or run.stop_flag.exists():
+            return {}
+        # Tune's own record is scratch: the run folder is the record, and trials go on from our checkpoints.
+        scratch = tempfile.mkdtemp(prefix="tune-")
+        try:
+            grid = _tuner(run, plan, queue, len(trials), kept, scratch, look).fit()
+        except _NothingTrainsError:
+            grid = None
+        except YieldedError:
+            kept.pull()
+            continue
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        kept.pull()
+        if grid is None:
+            return {}
+        queue.spare()
+        lost = {
+            _config_trial(result.config).trial_id: _last_line(result.error)
+            for result in map(grid.__getitem__, range(len(grid)))
+            if result.error is not None
+        }
+        return {**lost, **queue.waiting()}
 
 
-def _tuner(run: RunFolder, plan: Plan, queue: TrialQueue, num_trials: int, kept: KeptRun, scratch: str) -> tune.Tuner:
+def _is_finished(run: RunFolder, trial: TrialSpec) -> bool:
+    result = run.trial(trial.trial_id).read_result()
+    return result is not None and result.state in FINISHED
+
+
+def _await_turn(run: RunFolder, turns: Turns, look: Callable[[], None]) -> None:
+    """Wait while an earlier job waits for room, or until the run is stopped."""
+    while turns.must_yield() and not run.stop_flag.exists():
+        look()
+        time.sleep(POLL_S)
+
+
+def _tuner(
+    run: RunFolder,
+    plan: Plan,
+    queue: TrialQueue,
+    num_trials: int,
+    kept: KeptRun,
+    scratch: str,
+    look: Callable[[], None],
+) -> tune.Tuner:
     return tune.Tuner(
         tune.with_resources(*_trainable(plan)),
         tune_config=tune.TuneConfig(
@@ -194,14 +239,15 @@ def _tuner(run: RunFolder, plan: Plan, queue: TrialQueue, num_trials: int, kept:
             # A worker group is started again by Ray Train.
             failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS if plan.workers_per_trial == 1 else 0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            callbacks=_callbacks(run, plan, kept),
+            callbacks=_callbacks(run, plan, kept, look),
         ),
     )
 
 
-def _callbacks(run: RunFolder, plan: Plan, kept: KeptRun) -> list[tune.Callback]:
+def _callbacks(run: RunFolder, plan: Plan, kept: KeptRun, look: Callable[[], None]) -> list[tune.Callback]:
     keeps_chosen = load_spec(run.path).output.keep == "chosen"
-    return [EndWhenStopped(run.stop_flag), *([DropLosers(run, plan.trials, kept.remove)] if keeps_chosen else [])]
+    ends = EndWhenStopped(run.stop_flag, look)
+    return [ends, *([DropLosers(run, plan.trials, kept.remove)] if keeps_chosen else [])]
 
 
 def _trainable(plan: Plan) -> tuple[type[tune.Trainable], dict[str, float]]:
@@ -225,39 +271,59 @@ def _last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def evaluate_trials(run: RunFolder, plan: Plan, trials: Sequence[TrialSpec]) -> None:
+def evaluate_trials(
+    run: RunFolder, plan: Plan, trials: Sequence[TrialSpec], turns: Turns, look: Callable[[], None]
+) -> None:
     """Read the test set with each chosen trial's best weights, once; those already done are left as they are.
 
     After the run's stop flag is set no further trial is begun, and those that go on for longer than a moment are ended:
     they may be waiting for another job's CPUs.
+
+    Args:
+        run: The trials' run folder.
+        plan: Of the run.
+        trials: The chosen ones.
+        turns: Of the jobs on the cluster.
+        look: Called twice a second meanwhile.
     """
     pending = [trial for trial in trials if not run.trial(trial.trial_id).predictions("test").exists()]
     task = worker_task(_evaluate, plan, MAX_RESTARTS)
-    # Never more at once than the plan's trials: a task that held the data's CPU would wait for it for ever.
-    running: list[ray.ObjectRef[None]] = []
+    running: dict[ray.ObjectRef[None], PlacementGroup] = {}
     try:
         for trial in pending:
             if len(running) >= plan.concurrency:
-                running = _wait_for_some(run, running, 1)
+                _wait_for_some(run, running, 1, look)
+            _await_turn(run, turns, look)
             if run.stop_flag.exists():
                 break
-            running.append(task.remote(str(run.path), trial.to_json()))
-        _wait_for_some(run, running, len(running))
+            # A reservation, as a trial has one: other jobs see that this one waits.
+            place = placement_group([{"CPU": plan.cpus_per_worker, **({"GPU": 1} if plan.use_gpu else {})}])
+            here = PlacementGroupSchedulingStrategy(place)
+            running[task.options(scheduling_strategy=here).remote(str(run.path), trial.to_json())] = place
+        _wait_for_some(run, running, len(running), look)
     except RayTaskError as error:
         raise own_error(error) from None
+    finally:
+        for place in running.values():
+            remove_placement_group(place)
 
 
-def _wait_for_some(run: RunFolder, running: list[ray.ObjectRef[None]], num_wanted: int) -> list[ray.ObjectRef[None]]:
-    """Wait until so many tasks are done, and raise what they raised; return the others. A stop ends them all."""
+def _wait_for_some(
+    run: RunFolder, running: dict[ray.ObjectRef[None], PlacementGroup], num_wanted: int, look: Callable[[], None]
+) -> None:
+    """Wait until so many tasks are done, take them out and raise what they raised. A stop ends them all."""
     done: list[ray.ObjectRef[None]] = []
     while len(done) < num_wanted and not run.stop_flag.exists():
-        done, _ = ray.wait(running, num_returns=num_wanted, timeout=POLL_S)
-    if is_stopped := run.stop_flag.exists():
-        done, late = ray.wait(running, num_returns=len(running), timeout=EVALUATION_GRACE_S)
+        done, _ = ray.wait(list(running), num_returns=num_wanted, timeout=POLL_S)
+        look()
+    if run.stop_flag.exists() and running:
+        done, late = ray.wait(list(running), num_returns=len(running), timeout=EVALUATION_GRACE_S)
         for task in late:
             ray.cancel(task)
+            remove_placement_group(running.pop(task))
+    for task in done:
+        remove_placement_group(running.pop(task))
     ray.get(done)
-    return [] if is_stopped else [task for task in running if task not in done]
 
 
 def _evaluate(run_path: str, trial_json: str) -> None:
