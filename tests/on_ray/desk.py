@@ -25,6 +25,8 @@ from transferlib.on_ray.node_shares import NodeShare
 from transferlib.runs import RunFolder
 
 SUBMIT = str(Path(sys.executable).with_name("submit"))
+IMAGES = {"train": 40, "val": 6, "test": 6}
+"""Of each class."""
 TRIAL = "resnet18-full-s0-c0"
 OPTIONS = {
     "--arch": "resnet18",
@@ -90,7 +92,7 @@ def desk_beside(shares: Sequence[NodeShare], folder: Path) -> Iterator[Desk]:
         shares: Its nodes.
         folder: The desk's.
     """
-    data = write_images(folder / "images", {"train": 40, "val": 6, "test": 6})
+    data = write_images(folder / "images", IMAGES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
         patch.setenv("HOME", str(folder))

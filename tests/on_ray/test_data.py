@@ -150,8 +150,13 @@ def test_a_stop_is_heard_where_no_batch_comes(
 ) -> None:
     from transferlib.on_ray.data import RayStream
 
-    monkeypatch.setattr("transferlib.on_ray.blocks.NODE_ID_LABEL", "no-node-has-this")
-    flag = tmp_path / "stop"
+    ends, flag = threading.Event(), tmp_path / "stop"
+
+    def starve(*_: object, **__: object) -> Iterator[object]:
+        ends.wait(30)
+        yield from ()
+
+    monkeypatch.setattr("transferlib.on_ray.data.run_lanes", starve)
     batches = RayStream(make_renderer(), stop_flag=flag).open(make_steps(make_renderer(), 0, 1))
     asker = threading.Timer(4.0, flag.touch)
     asker.start()
@@ -159,6 +164,7 @@ def test_a_stop_is_heard_where_no_batch_comes(
     with pytest.raises(StoppedError, match="without a batch"), closing(batches):
         next(batches)
     assert 4.0 < time.monotonic() - began < 9.0, "within five seconds of the stop"
+    ends.set()
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
