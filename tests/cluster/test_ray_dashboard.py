@@ -68,7 +68,7 @@ def test_the_job_its_trials_and_its_log_are_shown_to_who_has_the_token(finished:
         expect(page.get_by_text(finished.run_id).first).to_be_visible(timeout=15_000)
         page.goto(f"{finished.record.address}/#/jobs/{finished.run_id}")
         expect(page.get_by_text(f"exec python compare.py {finished.run_id}").first).to_be_visible(timeout=15_000)
-        expect(page.get_by_text("running: 1 trial").first).to_be_visible(timeout=15_000)
+        expect(page.get_by_text("running: 1 trial to train").first).to_be_visible(timeout=15_000)
         page.get_by_text("Task Table").click()
         page.get_by_label("Page Size").first.fill("100")
         expect(page.get_by_role("cell", name=TRIAL, exact=True).first).to_be_visible(timeout=15_000)

@@ -104,7 +104,7 @@ def test_every_verb_answers_about_a_job_of_the_head(
     assert f"{run.run_id}: done, exit code 0" in desk.submit("status", run.run_id).stdout
     assert desk.state(run)["ray"]["status"] == "SUCCEEDED"
     assert run.run_id in desk.submit("list").stdout
-    assert "running: 1 trial" in desk.submit("logs", "-f", run.run_id).stdout
+    assert "running: 1 trial to train" in desk.submit("logs", "-f", run.run_id).stdout
     lines = [
         json.loads(line) for line in desk.submit("logs", run.run_id, "--trial", TRIAL, "--json").stdout.splitlines()
     ]
@@ -210,7 +210,7 @@ def test_a_run_can_live_in_an_object_store(desk: Desk, here: TrialResult, s3_pro
     assert run.report.exists()
     assert not run.trial(TRIAL).best.exists()  # large files stay in the store
     assert f"{storage}/{run.run_id}/{run.MODEL}" in desk.submit("result", run.run_id).stdout
-    assert "running: 1 trial" in desk.submit("logs", run.run_id).stdout
+    assert "running: 1 trial to train" in desk.submit("logs", run.run_id).stdout
     assert "The trial is done." in desk.submit("logs", run.run_id, "--trial", TRIAL).stdout
     run.report.unlink()
     desk.submit("report", run.run_id)

@@ -201,7 +201,7 @@ class _Job:
         num_done, num_trials = self._progress()
         if num_done:
             self.tell(f"{num_done} of {num_trials} trials are finished already.")
-        self._phase("running", count(num_trials - num_done, "trial"))
+        self._phase("running", f"{count(num_trials - num_done, 'trial')} to train")
         reasons = run_trials(run, plan, pending, self._kept, self._turns, self._say_waiting)
         self._refuse_to_go_on_if_stopped()
         lost = [trial.trial_id for trial in self._expected() if not self._is_finished(trial)]
