@@ -34,7 +34,7 @@ OPTIONS = {
     "--seeds": "1",
     "--lr-candidates": "1",
     "--image-size": "32",
-    "--global-batch-size": "9",
+    "--global-batch-size": "8",
     "--precision": "fp32",
     "--threads-per-worker": "1",
 }
@@ -103,13 +103,13 @@ def host_of_rank(run: RunFolder, rank: int) -> str:
 
 
 def test_a_killed_node_changes_no_number(desk: Desk) -> None:
-    three_workers = ("--strategy", "full", "--workers-per-trial", "3", "--epochs", "4")
-    undisturbed = desk.detach(*three_workers)
+    two_workers = ("--strategy", "full", "--workers-per-trial", "2", "--epochs", "4")
+    undisturbed = desk.detach(*two_workers)
     assert "2 nodes" in json.loads(undisturbed.plan.read_text())["placement"]
     desk.submit("wait", undisturbed.run_id)
-    run = desk.detach(*three_workers)
+    run = desk.detach(*two_workers)
     wait_until(lambda: num_epochs(run, TRIAL) >= 1)
-    hosts = {host_of_rank(run, rank) for rank in range(3)}
+    hosts = {host_of_rank(run, rank) for rank in range(2)}
     assert len(hosts) == 2, "DDP runs over two nodes"
     victim = next(node for node in desk.cluster.workers if node.ip in hosts)
     victim.kill()

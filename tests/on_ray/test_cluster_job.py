@@ -174,7 +174,7 @@ def test_ctrl_c_leaves_the_job_and_a_second_submit_finds_it(desk: Desk) -> None:
     follower.communicate(timeout=60)
     assert follower.returncode == 5
     assert len(_raw_jobs(desk)) == jobs
-    assert re.search("running: 1 trial$", desk.submit("logs", run.run_id).stdout, re.MULTILINE)
+    assert re.search("running: 1 trial to train$", desk.submit("logs", run.run_id).stdout, re.MULTILINE)
 
 
 def test_more_gpus_than_the_cluster_has_are_refused_before_anything_is_sent(desk: Desk) -> None:

@@ -119,6 +119,10 @@ class EndWhenStopped(tune.Callback):
         self._look = look
         self._stopped_at: float | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave nothing of it in the record that Tune writes and nobody reads: the job's connections cannot go there."""
+        return (tune.Callback, ())
+
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Look; Tune calls this ten times a second.
 
