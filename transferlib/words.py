@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 SPARKS = "▁▂▃▄▅▆▇█"
 ASCII_SPARKS = "_.:-=+*#"
+
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
+"""What steers a terminal: colours (CSI), titles and links (OSC), and the short ones."""
+
+
+def without_escapes(text: str) -> str:
+    """Return a text without what would colour a terminal."""
+    return ESCAPES.sub("", text)
 
 
 def size(num_bytes: float) -> str:
