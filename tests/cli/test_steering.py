@@ -63,6 +63,21 @@ def test_a_stopped_job_is_not_exit_0(call: Call) -> None:
     assert f"submit compare --resume {run.run_id}" in status.out
 
 
+def test_status_says_which_epoch_each_trial_is_in(call: Call) -> None:
+    run = detach(call, "endless")
+    deadline = time.monotonic() + 20
+    while not (training := json.loads(call("status", run.run_id, "--json").out)["training"]):
+        assert time.monotonic() < deadline
+    (place,) = training
+    assert (place["num_epochs"], place["num_steps"]) == (2, 2)
+    assert place["epoch"] <= 2
+    answer = call("status", run.run_id)
+    assert f"  training  {place['trial_id']}, epoch " in answer.out
+    call("stop", run.run_id, "--wait")
+    said = json.loads(call("status", run.run_id, "--json").out)
+    assert said["training"] == []
+
+
 def test_stopping_what_has_ended_is_told(call: Call) -> None:
     run = detach(call, "done")
     assert call("wait", run.run_id).code == 0
