@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from transferlib.runs import RunFolder
-from transferlib.words import without_escapes
+from transferlib.words import shortened, without_escapes
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,13 @@ from transferlib.words import without_escapes
 )
 def test_without_escapes_leaves_the_words(text: str, plain: str) -> None:
     assert without_escapes(text) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"), [("abc", 3, "abc"), ("abcdef", 5, "ab…ef"), ("abcdef", 4, "ab…f"), ("", 3, "")]
+)
+def test_long_texts_lose_their_middle(text: str, width: int, shown: str) -> None:
+    assert shortened(text, width) == shown
 
 
 def test_no_colour_reaches_status_json(tmp_path: Path) -> None:
