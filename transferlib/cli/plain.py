@@ -69,7 +69,7 @@ class PlainView:
         trial_id = row.trial.trial_id
         if row.state == "running" and row.num_steps and self._places.get(trial_id) != row.place:
             self._places[trial_id] = row.place
-            left = f"  about {duration(row.eta_s)} left" if row.eta_s is not None else ""
+            left = f"  about {duration(row.eta_s)} to its end" if row.eta_s is not None else ""
             self.say(f"{trial_id}  {row.place}  {row.images_per_s:,.0f} images/s{left}")
 
     def _say_once(self, text: str, key: str) -> None:

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from transferlib.cli.following import Follower, LineReader, Snapshot, TrialRow
-from transferlib.cli.outcome import model_place, model_text, result_json, result_lines, shown
+from transferlib.cli.outcome import (
+    best_finished,
+    model_place,
+    model_text,
+    partial_lines,
+    result_json,
+    result_lines,
+    shown,
+)
 from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.run_state import RunState
 from transferlib.cli.run_view import RunView
@@ -73,7 +81,7 @@ def state_json(run: RunFolder, state: RunState) -> dict[str, Any]:
         "training": training,
         "ray": job,
         "path": str(run.path),
-        "model": model_place(run),
+        "model": model_place(run, is_over=state.is_over),
     }
 
 
@@ -201,7 +209,11 @@ def print_result(run: RunFolder, state: RunState, *, as_json: bool, width: int) 
     """
     board = run.leaderboard("json")
     if as_json:
-        print(json.dumps({**state_json(run, state), **result_json(run)}, indent=2))
+        print(json.dumps({**state_json(run, state), **result_json(run, is_over=state.is_over)}, indent=2))
+        return
+    if not board.exists() and state.is_over and best_finished(run) is not None:
+        print(f"Run {run.run_id} is {state.state}: it has no verdict yet.", file=sys.stderr)
+        print("\n".join(partial_lines(run, Plan.load(run.plan), run.verb)))
         return
     if not board.exists():
         print(f"Run {run.run_id} has no result.", file=sys.stderr)
