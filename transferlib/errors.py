@@ -10,7 +10,7 @@
     │   │   └── StorageUnreachableError       it may answer later
     │   └── PlanError                      more than the machine has
     ├── ClusterUnreachableError         3
-    ├── RayError                        1  the Ray of a job on this machine did not start, or died
+    ├── RayError                        1  the Ray of a job did not start, or died
     ├── TrialError                      1  one trial cannot go on; the others do
     │   ├── NonFiniteLossError
     │   └── CheckpointError
@@ -88,7 +88,7 @@ class ClusterUnreachableError(TransferlibError):
 
 
 class RayError(TransferlibError):
-    """Report a Ray of the job's own that did not start, or of which a part died."""
+    """Report a Ray that did not start or could not be joined, or of which a part died."""
 
 
 class TrialError(TransferlibError):

@@ -59,11 +59,25 @@ def test_a_start_that_times_out_twice_is_a_sentence(
     with pytest.raises(RayError) as caught, session.local_ray(cpus=2, gpus=0, object_store=1):
         raise AssertionError("it has not started")
     assert str(caught.value).startswith(
-        "Ray did not start on this machine, in two tries of half a minute: The current node timed out during startup."
+        "Ray did not start on this machine, in two tries of half a minute each: The current node timed out during "
+        "startup."
     )
     assert "\x1b" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
     assert {name: os.environ.get(name) for name in before} == before
+
+
+def test_a_cluster_that_cannot_be_joined_is_a_sentence(
+    tries: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("FAILURES", "1")
+    with session.cluster_ray():
+        assert len(tries) == 2
+    monkeypatch.setenv("FAILURES", "9")
+    with pytest.raises(RayError, match="did not let it join, in two tries"), session.cluster_ray():
+        raise AssertionError("it has not joined")
+    assert list(tmp_path.iterdir()) == []
 
 
 def _fail_after_the_death_of(daemon: subprocess.Popen[bytes]) -> None:

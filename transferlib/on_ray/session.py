@@ -11,7 +11,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -107,37 +107,54 @@ def local_ray(*, cpus: int, gpus: int, object_store: int, dashboard: bool = Fals
 
 
 def _start(folder: Path, options: Mapping[str, Any]) -> None:
-    """Start Ray; a busy machine may need a second try, since Ray gives its parts half a minute.
+    """Start Ray.
 
     Raises:
         RayError: It did not start twice.
     """
     import ray
 
-    for is_last in (False, True):
+    def start() -> None:
         port = _free_port()
         # Ray Train's watcher actors look for "the" Ray of a host; with two of them they need to be told.
         os.environ.update({"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"{LOOPBACK}:{port}"})
+        ray.init(
+            address="local",
+            dashboard_host=LOOPBACK,
+            logging_level=logging.WARNING,
+            log_to_driver=True,
+            _node_ip_address=LOOPBACK,
+            _temp_dir=str(folder / "ray"),
+            **options,
+        )
+
+    _try_twice(start, lambda: end_members(folder, own_session()), "Ray did not start on this machine")
+
+
+def _try_twice(start: Callable[[], object], clean: Callable[[], None], failed: str) -> None:
+    """Start Ray, or join one; a busy machine may need a second try, since Ray gives its parts half a minute.
+
+    Args:
+        start: Calls `ray.init`.
+        clean: Ends what a try has left.
+        failed: What to say, without its reason.
+
+    Raises:
+        RayError: It failed twice.
+    """
+    import ray
+
+    for is_last in (False, True):
         try:
-            ray.init(
-                address="local",
-                dashboard_host=LOOPBACK,
-                logging_level=logging.WARNING,
-                log_to_driver=True,
-                _node_ip_address=LOOPBACK,
-                _temp_dir=str(folder / "ray"),
-                **options,
-            )
+            start()
             return
         except Exception as error:
-            log.warning("Ray did not start: %s", error)
+            log.warning("%s: %s", failed, error)
             ray.shutdown()
-            end_members(folder, own_session())
+            clean()
             if is_last:
-                raise RayError(
-                    f"Ray did not start on this machine, in two tries of half a minute: {_why(error)} "
-                    f"{_load()}Start again when less runs here."
-                ) from error
+                text = f"{failed}, in two tries of half a minute each: {_why(error)} {_load()}"
+                raise RayError(f"{text}Start again when less runs here.") from error
 
 
 def _why(error: Exception) -> str:
@@ -158,11 +175,18 @@ def cluster_ray() -> Iterator[None]:
     """Use the cluster whose job supervisor started this process, for the length of a `with` block.
 
     Where it is and its token stand in this process's environment, which the supervisor has set.
+
+    Raises:
+        RayError: It could not be joined, twice.
     """
     import ray
 
     with scratch_folder(tempfile.gettempdir()) as folder, temporary_files_in(folder / "tmp", for_children=False):
-        ray.init(logging_level=logging.WARNING, log_to_driver=True)
+        _try_twice(
+            lambda: ray.init(logging_level=logging.WARNING, log_to_driver=True),
+            lambda: None,
+            "The cluster that started this job did not let it join",
+        )
         try:
             yield
         finally:
