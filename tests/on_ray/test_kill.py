@@ -79,7 +79,7 @@ def test_killed_one_worker_trial_ends_with_the_same_weights(folder: Path, data: 
 def test_job_whose_ray_dies_says_so_at_once_and_leaves_nothing(folder: Path, data: Path, program: str) -> None:
     run = make_run(folder / "runs", data, folder / "cache", training={"epochs": 100})
     with Job(run, folder) as job:
-        job.wait_until(lambda: num_epochs(run, TRIAL) >= 1)
+        job.wait_until(lambda: (read_object(run.status) or {}).get("state") == "running")
         members = family([job.process.pid], "no=marker")
         (victim,) = [p for p in members if p.command_line and p.command_line[0].endswith(f"/{program}")]
         (logs,) = {word.partition("=")[2] for word in victim.command_line if re.match("--log[-_]dir=", word)}

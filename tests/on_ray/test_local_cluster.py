@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from tests.on_ray.sockets import LOOPBACK_HEX, listening_hosts
 from transferlib.clusters import ClusterRecord, recorded_cluster
-from transferlib.on_ray import local_cluster
+from transferlib.on_ray import local_cluster, scratch
 from transferlib.on_ray.cluster_state import alive_nodes, read_state
 from transferlib.on_ray.local_cluster import MARKER, start_cluster, stop_cluster
 from transferlib.on_ray.node_shares import NodeShare
@@ -84,6 +85,15 @@ def test_nobody_enters_without_the_token(cluster: ClusterRecord, path: str, toke
 def test_only_this_user_reads_the_token_and_the_logs(cluster: ClusterRecord) -> None:
     assert Path(cluster.token_path).stat().st_mode & 0o777 == 0o600
     assert Path(cluster.temp_dir).stat().st_mode & 0o777 == 0o700
+
+
+def test_no_job_that_starts_takes_the_folder_of_a_living_cluster(cluster: ClusterRecord) -> None:
+    folder = Path(cluster.temp_dir)
+    with open(folder / scratch.LOCK) as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    scratch._remove_dead(folder)
+    assert Path(cluster.token_path).exists()
+    assert alive_nodes(cluster)
 
 
 def test_all_nodes_are_alive_when_the_start_returns(cluster: ClusterRecord) -> None:
