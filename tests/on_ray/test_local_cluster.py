@@ -120,6 +120,7 @@ def test_a_job_finds_this_python_all_nodes_and_only_their_settings(cluster: Clus
     assert all(node["object_store_memory"] == 100 << 20 for node in found["nodes"].values())
     assert found["environ"].items() >= RAY_ENVIRONMENT.items()
     assert found["environ"]["RAY_ADDRESS"] == cluster.gcs_address
+    assert found["environ"]["TMPDIR"] == f"{cluster.temp_dir}/tmp"
 
 
 def test_everything_listens_on_loopback_only(cluster: ClusterRecord) -> None:

@@ -3,7 +3,7 @@
 Every port is bound to 127.0.0.1 and every door asks for a token of the cluster's own. The nodes live in sessions of
 their own and are found again by their recorded process ids, each checked to be still what it was.
 
-    <temp dir, 0700>/  lock  token (0600)  node-1.log node-2.log …  node-1/ node-2/ …   Ray's own folders, one a node
+    <temp dir, 0700>/  lock  token (0600)  tmp/  node-1.log …  node-1/ …   Ray's own folders, one a node
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 from typing import Any
 
 from transferlib.clusters import ClusterRecord, forget_cluster, record_cluster, recorded_cluster, state_dir
@@ -28,7 +28,7 @@ from transferlib.errors import ClusterUnreachableError, TransferlibError, UsageE
 from transferlib.on_ray import processes
 from transferlib.on_ray.cluster_state import NODE_SCRIPT, alive_nodes, ask_cluster, node_processes
 from transferlib.on_ray.node_shares import NodeShare
-from transferlib.on_ray.scratch import PREFIX, short_base, sweep
+from transferlib.on_ray.scratch import PREFIX, TEMPORARY, short_base, sweep
 from transferlib.on_ray.session import LOOPBACK, RAY_ENVIRONMENT
 
 MARKER = "TRANSFERLIB_CLUSTER"
@@ -104,8 +104,12 @@ def node_environment(environ: Mapping[str, str], record: ClusterRecord, share: N
         for name, value in environ.items()
         if not name.startswith(NOT_FOR_NODES) or name.startswith(FOR_NODES)
     }
+    # What killed trials and jobs leave behind goes with the cluster; on another disk, if the user chose one, it stays.
+    scratch = Path(record.temp_dir) / TEMPORARY
+    temporary = {"TMPDIR": str(scratch)} if scratch.is_dir() else {}
     return {
         **kept,
+        **temporary,
         **RAY_ENVIRONMENT,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": record.token_path,
@@ -121,7 +125,10 @@ def node_environment(environ: Mapping[str, str], record: ClusterRecord, share: N
 
 
 def _new_record(port: int) -> ClusterRecord:
-    folder = Path(mkdtemp(prefix=PREFIX, dir=short_base()))
+    base = short_base()
+    folder = Path(mkdtemp(prefix=PREFIX, dir=base))
+    if base == gettempdir():
+        (folder / TEMPORARY).mkdir(mode=0o700)
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))

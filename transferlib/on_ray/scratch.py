@@ -29,6 +29,8 @@ NAME = re.compile(r"tl-[a-z0-9_]{8}")
 CONTENT = re.compile(r"lock|token|ray|tmp|node-\d+(\.log)?")
 """What our folders hold; one that holds anything else is another's, whatever its name."""
 LOCK = "lock"
+TEMPORARY = "tmp"
+"""The folder within that TMPDIR names."""
 TOKEN_VARIABLE = "RAY_AUTH_TOKEN_PATH"
 LONGEST_BASE = 20
 """Characters. Unix socket paths end at 107 bytes, and Ray's own part is long."""

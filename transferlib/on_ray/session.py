@@ -18,7 +18,14 @@ from typing import Any
 
 from transferlib.errors import RayError
 from transferlib.on_ray.ray_death import ended_with_ray
-from transferlib.on_ray.scratch import end_members, own_session, scratch_folder, short_base, temporary_files_in
+from transferlib.on_ray.scratch import (
+    TEMPORARY,
+    end_members,
+    own_session,
+    scratch_folder,
+    short_base,
+    temporary_files_in,
+)
 from transferlib.words import without_escapes
 
 log = logging.getLogger("transferlib.job")
@@ -181,7 +188,7 @@ def cluster_ray() -> Iterator[None]:
     """
     import ray
 
-    with scratch_folder(tempfile.gettempdir()) as folder, temporary_files_in(folder / "tmp", for_children=False):
+    with scratch_folder(tempfile.gettempdir()) as folder, temporary_files_in(folder / TEMPORARY, for_children=False):
         _try_twice(
             lambda: ray.init(logging_level=logging.WARNING, log_to_driver=True),
             lambda: None,
@@ -199,7 +206,7 @@ def _temporary_files_beside(folder: Path) -> Iterator[None]:
     base = tempfile.gettempdir()
     with ExitStack() as stack:
         place = folder if str(folder.parent) == base else stack.enter_context(scratch_folder(base))
-        stack.enter_context(temporary_files_in(place / "tmp", for_children=True))
+        stack.enter_context(temporary_files_in(place / TEMPORARY, for_children=True))
         yield
 
 
