@@ -228,7 +228,7 @@ def _pixels(
             rgb = rgb.resize((width, height), Image.Resampling.BILINEAR, box=box)
     if orientation in TURNS and not is_turned:
         rgb = rgb.transpose(TURNS[orientation])
-    depth = found.facts() if isinstance(found, Samples) and found.is_deep else None
+    depth = found.facts if isinstance(found, Samples) and found.is_deep else None
     return np.ascontiguousarray(np.asarray(rgb)), orientation, depth
 
 

@@ -24,7 +24,8 @@ DARKEST = -1100
 BRIGHTEST = 1023
 """The highest level: float64 ends there."""
 SHARE = (9_999, 10_000)
-"""Of the pixels that may not be brighter than white: a hot pixel, dust or a burnt-in mark moves nothing."""
+"""Of the pixels that white is not below: a hot pixel, dust or a burnt-in mark moves nothing. Of images with fewer than
+10,000 pixels one each may be above it, since a sensor's hot pixel is in all of them."""
 CONTAINERS = frozenset({16, 32, 64})
 """Bits a sample that say nothing: 10, 12 and 14 bits are stored in 16."""
 _COUNTS_FROM_LEVEL = 8
@@ -69,6 +70,11 @@ class DepthScale:
     """Of whole numbers; None: the data set has none."""
     fraction: Range | None = None
     """Of fractions; None: as above."""
+
+    @classmethod
+    def given(cls, wanted: Range | None) -> DepthScale | None:
+        """Return the scale that the user asks for (`--depth-range`), whatever images say; None: none was asked for."""
+        return None if wanted is None else cls(wanted, wanted)
 
     def of(self, kind: Kind) -> Range | None:
         """Return the range of a kind."""
@@ -180,8 +186,8 @@ def settle_range(kind: Kind, facts: Iterable[DepthFacts]) -> tuple[Range, list[s
     What the files declare counts first: bits a sample; a PNG's significant bits (its values may be stored as they are,
     or stretched over 16 bits as the specification has it: the pixels tell); TIFF's largest value, unless it differs
     from file to file, which makes it a statistic of each. Files that declare nothing are scaled by the 99.99th
-    percentile of their pixels' brightest colours (the order statistic at or below it), taken up to a full scale. Where
-    several of these hold, the widest does, so that nothing is cut off that a file calls a value.
+    percentile of their pixels' brightest colours (the order statistic at or below it; see SHARE), taken up to a full
+    scale. Where several of these hold, the widest does, so that nothing is cut off that a file calls a value.
 
     Args:
         kind: Of the numbers.
@@ -213,17 +219,17 @@ def settle_range(kind: Kind, facts: Iterable[DepthFacts]) -> tuple[Range, list[s
     return (low, high) if low < high else (low, low + 1.0), notes
 
 
-def _percentile(kind: Kind, facts: Iterable[DepthFacts]) -> Range:
-    """Return the full scale that holds all pixels but the outermost ten-thousandth at either end."""
+def _percentile(kind: Kind, facts: Sequence[DepthFacts]) -> Range:
+    """Return the full scale that holds all pixels but the outermost ten-thousandth, or one an image, at either end."""
     bright: Counter[int] = Counter()
     dark: Counter[int] = Counter()
     for fact in facts:
         bright.update(dict(fact.brightest))
         dark.update(dict(fact.darkest))
     total = sum(bright.values())
-    within = (total - 1) * SHARE[0] // SHARE[1]  # of the ascending values, as numpy's "lower"
-    outside = total - 1 - within
-    high = full_scale(kind, _level_after(bright, sorted(bright), within))
+    within = (total - 1) * SHARE[0] // SHARE[1]  # the place among ascending values, as of numpy's "lower"
+    outside = min(max(total - 1 - within, len(facts)), total - 1)
+    high = full_scale(kind, _level_after(bright, sorted(bright, reverse=True), outside))
     below_zero = sum(dark.values())
     low = -(2.0 ** _level_after(dark, sorted(dark, reverse=True), outside)) if below_zero > outside else 0.0
     return low, high

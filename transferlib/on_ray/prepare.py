@@ -108,8 +108,7 @@ def draw_mosaic(run: RunFolder, spec: JobSpec) -> None:
 def _cache(spec: JobSpec, limits: Limits) -> DecodedCache | None:
     if spec.data.cache.mode == "none":
         return None
-    given = spec.data.depth_range
-    scale = None if given is None else DepthScale(given, given)
+    scale = DepthScale.given(spec.data.depth_range)
     return DecodedCache(cache_folder(spec.data.cache), spec.short_side, limits, scale)
 
 
