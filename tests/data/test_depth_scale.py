@@ -215,11 +215,34 @@ def test_one_hot_pixel_moves_nothing(values: npt.NDArray[np.uint16], data: st.Da
         ("fraction", -9, 2**-9),
         ("fraction", 1, 2),
         ("fraction", 8, 255),
-        ("whole", -1100, 0),
+        ("whole", -1001, 0),
     ],
 )
 def test_full_scales(kind: Kind, level: int, white: float) -> None:
     assert full_scale(kind, level) == white
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(
+        [np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64, np.float16, np.float64]
+    ).flatmap(lambda kind: arrays(kind, (3, 4, 1)))
+)
+def test_whatever_the_numbers_there_is_a_picture_or_a_reason(values: Values) -> None:
+    """Subnormal and huge ones too: nothing overflows, and every picture uses black to white alone."""
+    bits = 8 * values.dtype.itemsize
+    if not np.isfinite(values).all():
+        with pytest.raises(ValueError, match="not finite"):
+            Samples(values, bits)
+        return
+    samples = Samples(values, bits)
+    low, high = settle_range(samples.kind, [samples.facts])[0]
+    assert low < high
+    assert DepthFacts.from_text(samples.facts.to_text()) == samples.facts
+    seen = samples.render(None)
+    assert (seen == samples.render(DepthScale.given((low, high)))).all()
+    order = np.argsort(values.ravel(), kind="stable")
+    assert (np.diff(seen[:, :, 0].ravel()[order].astype(int)) >= 0).all()
 
 
 def test_facts_travel_as_text() -> None:
@@ -265,6 +288,25 @@ def test_jpeg_2000_declares_its_bits() -> None:
     assert facts.bits == 12
     seen = decode_image(bytes(data), short_side=None, limits=LIMITS).pixels[:, :, 0]
     assert np.abs(seen - values * (255 / 4095)).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [0, 17, 255])
+def test_significant_bits_that_cannot_be_count_for_nothing(bits: int) -> None:
+    assert fact_of(with_significant_bits(png(flat(100)), bits)).significant == 0
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        [(341, "H", 1, 0, True)],
+        [(340, "H", 1, 9, True), (341, "H", 1, 9, True)],
+        [(341, "2I", 1, (1, 0), True)],
+        [(281, "H", 1, 9000, True)],
+    ],
+)
+def test_largest_values_that_cannot_be_count_for_nothing(tags: list[Any]) -> None:
+    """Tag 281 is what the brightest pixel is, by TIFF's own word not to be looked at for that."""
+    assert fact_of(tiff(flat(100), extratags=tags)).limits is None
 
 
 def test_smallest_and_largest_values_may_be_declared_of_fractions() -> None:

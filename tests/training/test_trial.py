@@ -66,6 +66,10 @@ def test_a_model_knows_the_range_of_its_deep_images(make_inputs: MakeInputs) -> 
     with safe_open(inputs.folder.best, framework="pt") as file:
         assert json.loads(file.metadata()["depth_range"]) == {"whole": [0, 4095], "fraction": [0, 0.5]}
     assert load_model(inputs.folder.best, inputs.images.classes).scale == scale
+    other = dataclasses.replace(inputs.images, scale=DepthScale(whole=(0.0, 255.0)))
+    with pytest.raises(TrialError, match=r"white 4,095 for whole numbers.*the manifest says black is 0, white 255\. "):
+        evaluate_chosen(dataclasses.replace(inputs, images=other), LocalWorker())
+    evaluate_chosen(inputs, LocalWorker())
 
 
 def test_a_checkpoint_of_another_range_serves_no_trial(make_inputs: MakeInputs) -> None:

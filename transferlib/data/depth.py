@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from transferlib.data.depth_scale import BRIGHTEST, DARKEST, DepthFacts, DepthScale, Kind, Range, settle_range
+from transferlib.data.depth_scale import DARKEST, LEVELS, DepthFacts, DepthScale, Kind, Range, settle_range
 
 Numbers = npt.NDArray[Any]
 _BYTE = 8
@@ -147,8 +147,9 @@ def _power_above(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
     """Return for each value, 0 or more, the smallest n with 2^n not below it; of 0, DARKEST."""
     mantissa, powers = np.frexp(values)
     powers -= mantissa == 0.5
+    np.clip(powers, *LEVELS, out=powers)
     powers[mantissa == 0.0] = DARKEST
-    return np.minimum(powers, BRIGHTEST, out=powers)
+    return powers
 
 
 def _counted(levels: npt.NDArray[np.int32], counts: npt.NDArray[np.int64] | None) -> tuple[tuple[int, int], ...]:

@@ -19,10 +19,10 @@ Kind = Literal["whole", "fraction"]
 """Whole numbers and fractions are of no common scale: each kind has its own range."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-DARKEST = -1100
-"""The level of values that are not above 0; every number that is lies above 2 ** -1080."""
-BRIGHTEST = 1023
-"""The highest level: float64 ends there."""
+DARKEST = -1001
+"""The level of values that are not above 0."""
+LEVELS = (-1000, 1000)
+"""Of those that are, lowest and highest: beyond them, 255 over a range or a difference of two is no number any more."""
 SHARE = (9_999, 10_000)
 """Of the pixels that white is not below: a hot pixel, dust or a burnt-in mark moves nothing. Of images with fewer than
 10,000 pixels one each may be above it, since a sensor's hot pixel is in all of them."""
@@ -148,7 +148,7 @@ def full_scale(kind: Kind, level: int) -> float:
     if level <= DARKEST:
         return 0.0
     is_count = level >= (1 if kind == "whole" else _COUNTS_FROM_LEVEL)
-    return 2.0 ** min(level, BRIGHTEST) - is_count
+    return 2.0**level - is_count
 
 
 def settle_scale(
