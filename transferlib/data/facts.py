@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from transferlib.data.decode import BadImageError, Limits, decode_image
+from transferlib.data.decode import BadImageError, Decoded, Limits, decode_image
 from transferlib.errors import StorageError, StorageUnreachableError
 from transferlib.storage.locations import ObjectInfo
 from transferlib.storage.objects import CONCURRENCY, find_objects, is_object, read_object
@@ -28,6 +28,8 @@ class ImageFacts:
     """As width."""
     reason: str = ""
     """Why it cannot serve as an image; empty: it can."""
+    depth: str = ""
+    """What a deep picture says of its scale, as `DepthFacts.to_text` writes it; empty: it has 8 bits a sample."""
 
     @property
     def is_good(self) -> bool:
@@ -206,4 +208,9 @@ def _inspect(reading: Reading, limits: Limits) -> ImageFacts:
         decoded = decode_image(data, short_side=None, limits=limits)
     except BadImageError as error:
         return ImageFacts(sha256, error.width, error.height, error.reason)
-    return ImageFacts(sha256, decoded.width, decoded.height)
+    return ImageFacts(sha256, decoded.width, decoded.height, depth=depth_text(decoded))
+
+
+def depth_text(decoded: Decoded) -> str:
+    """Return what `ImageFacts.depth` holds of a decoded image."""
+    return "" if decoded.depth is None else decoded.depth.to_text()

@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("reason", pa.string()),
+        ("depth", pa.string()),
         ("max_pixels", pa.int64()),
         ("max_file_bytes", pa.int64()),
     ]
@@ -110,6 +111,7 @@ def write_known(folder: Path, readings: Sequence[KnownFile]) -> None:
             facts.width,
             facts.height,
             facts.reason,
+            facts.depth,
             limits.max_pixels,
             limits.max_file_bytes,
         )
@@ -131,8 +133,8 @@ def _read(path: Path) -> list[KnownFile]:
             return []
         rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
         return [
-            KnownFile(FileStamp(uri, size, mtime), ImageFacts(sha256, width, height, reason), Limits(pixels, of_file))
-            for uri, size, mtime, sha256, width, height, reason, pixels, of_file in rows
+            KnownFile(FileStamp(uri, size, mtime), ImageFacts(*facts), Limits(pixels, of_file))
+            for uri, size, mtime, *facts, pixels, of_file in rows
         ]
     except (pa.ArrowException, OSError, ValueError):
         return []

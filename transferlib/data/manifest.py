@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from transferlib.data.components import OUT, find_components
+from transferlib.data.depth_scale import DepthFacts, DepthScale, settle_scale
 from transferlib.data.facts import ImageFacts
 from transferlib.data.folds import Folds
 from transferlib.data.health import check_classes, check_strict, summarise
@@ -71,6 +72,8 @@ class Manifest:
     """How what had no split was cut; a run keeps the cut it began with."""
     folds: Folds | None = None
     """None: the splits of the table are those of every trial; else they are those of seed 0 in fold 1."""
+    scale: DepthScale | None = None
+    """What deep images are scaled by, all of them and for good; None: there are none."""
 
     @classmethod
     def build(cls, listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec, *, cut: Cut = "rank") -> Manifest:
@@ -113,14 +116,16 @@ class Manifest:
                 "one fold."
             )
         rows = sorted(_rows(listing, facts, spec, cut), key=lambda row: str(row["image_id"]))
+        scale, notes = _scale(rows, listing, facts, spec)
         return cls(
             table=pa.Table.from_pylist(rows, COLUMNS),
             classes=listing.classes,
-            notes=(*listing.notes, *([note] if note else [])),
+            notes=(*listing.notes, *([note] if note else []), *notes),
             root=listing.root,
             num_bad=len(bad),
             cut=cut,
             folds=folds,
+            scale=scale,
         )
 
     def images(self, key: TrialKey | None = None) -> ImageTable:
@@ -161,6 +166,7 @@ class Manifest:
             splits=np.array([SPLITS.index(split) for split in used["split"].to_pylist()], dtype=np.int8),
             keys=image_keys(image_ids),
             classes=self.classes,
+            scale=self.scale,
         )
 
     def count_by_split_and_class(self) -> dict[str, dict[str, int]]:
@@ -174,8 +180,10 @@ class Manifest:
         return summarise(self.root, self.count_by_split_and_class(), self.table, self.num_bad, self.notes)
 
     def sha256(self) -> str:
-        """Return a hash of which images are used for what, for the comparison on resume; hexadecimal."""
-        rows = [self.classes, *zip(*(self.table[name].to_pylist() for name in CONTENT_COLUMNS), strict=True)]
+        """Return a hash of which images are used for what and scaled by what, for the comparison on resume."""
+        rows: list[object] = [self.classes]
+        rows += zip(*(self.table[name].to_pylist() for name in CONTENT_COLUMNS), strict=True)
+        rows += [] if self.scale is None else [self.scale.to_plain()]
         return hashlib.sha256("\n".join(json.dumps(row) for row in rows).encode()).hexdigest()
 
     def save(self, path: Path) -> None:
@@ -187,6 +195,7 @@ class Manifest:
             "root": self.root,
             "num_bad": str(self.num_bad),
             "cut": self.cut,
+            "depth_range": json.dumps(None if self.scale is None else self.scale.to_plain()),
             **({} if self.folds is None else {"folds": json.dumps(self.folds._asdict())}),
         }
         buffer = io.BytesIO()
@@ -218,6 +227,8 @@ class Manifest:
             num_bad=int(metadata["num_bad"]),
             cut="rank" if metadata.get("cut") == "rank" else "threshold",  # older files do not say: there was one way
             folds=Folds(**json.loads(metadata["folds"])) if "folds" in metadata else None,
+            # Older files do not say: each deep image was scaled by its own range.
+            scale=DepthScale.from_plain(json.loads(metadata.get("depth_range", "null"))),
         )
 
 
@@ -250,6 +261,23 @@ def _rows(listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec, cut: Cu
         seen = {"image_id": skipped.image_id, "uri": skipped.uri, "label": skipped.label or None}
         rows.append({**seen, "split": skipped.split, "status": "skipped", "reason": skipped.reason})
     return rows
+
+
+def _scale(
+    rows: Sequence[dict[str, Any]], listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec
+) -> tuple[DepthScale | None, list[str]]:
+    """Return what deep images are scaled by. The training images say, so that test images move nothing that is learnt.
+
+    Of folds all say, since each is trained on; so the same scale holds for every seed and fold.
+    """
+    depths = {entry.image_id: fact.depth for entry, fact in zip(listing.entries, facts, strict=True) if fact.depth}
+    learnt: list[DepthFacts] = []
+    held_out: list[DepthFacts] = []
+    for row in rows if depths else ():
+        if row["status"] == "used" and row["image_id"] in depths:
+            is_learnt = row["split"] == "train" or spec.split.folds is not None
+            (learnt if is_learnt else held_out).append(DepthFacts.from_text(depths[row["image_id"]]))
+    return settle_scale(learnt, held_out, spec.depth_range)
 
 
 def _assign(

@@ -247,9 +247,9 @@ def ingest_block(block: pa.Table, cache: DecodedCache | None, limits: Limits) ->
         limits: As in `ingest_images`.
 
     Returns:
-        Columns sha256, width, height, reason.
+        Columns sha256, width, height, reason, depth.
     """
     uris = block.column("uri").to_pylist()
     facts = inspect_files(uris, limits) if cache is None else cache.ingest(uris)
-    columns = ("sha256", "width", "height", "reason")
+    columns = ("sha256", "width", "height", "reason", "depth")
     return pa.table({name: [getattr(fact, name) for fact in facts] for name in columns})

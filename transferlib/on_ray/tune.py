@@ -120,7 +120,7 @@ class EndWhenStopped(tune.Callback):
         self._stopped_at: float | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave nothing of it in the record that Tune writes and nobody reads: the job's connections cannot go there."""
+        """Leave nothing of it in the record that Tune writes and nobody reads: connections cannot go there."""
         return (tune.Callback, ())
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
