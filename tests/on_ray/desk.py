@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,12 +85,15 @@ class Desk:
 
 
 @contextmanager
-def desk_beside(shares: Sequence[NodeShare], folder: Path) -> Iterator[Desk]:
+def desk_beside(
+    shares: Sequence[NodeShare], folder: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Desk]:
     """Start a cluster and sit down beside it, for the length of a `with` block.
 
     Args:
         shares: Its nodes.
         folder: The desk's.
+        environment: Variables of the cluster's processes and the desk's, beside those of this process.
     """
     data = write_images(folder / "images", IMAGES)
     with pytest.MonkeyPatch.context() as patch:
@@ -98,6 +101,8 @@ def desk_beside(shares: Sequence[NodeShare], folder: Path) -> Iterator[Desk]:
         patch.setenv("HOME", str(folder))
         for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
             patch.delenv(name, raising=False)
+        for name, value in (environment or {}).items():
+            patch.setenv(name, value)
         record = start_cluster(shares, local_cluster._free_port())
         try:
             yield Desk(folder, dict(os.environ), record, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.on_ray import gpus_that_are_none
 from tests.on_ray.desk import IMAGES, TRIAL, desk_beside, wait_until
 from tests.on_ray.jobs import MACHINE, make_run, num_epochs, run_to_end, write_images
 from transferlib.on_ray.node_shares import NodeShare
@@ -21,8 +23,8 @@ CANDIDATES = ("--lr-candidates", "2")
 TRIALS = ("resnet18-full-s0-c0", "resnet18-full-s0-c1")
 
 
-def node(cpus: int, name: str = "node-1") -> NodeShare:
-    return NodeShare(name, cpus, (), 3 << 30, 300 << 20)
+def node(cpus: int, name: str = "node-1", gpus: Sequence[str] = ()) -> NodeShare:
+    return NodeShare(name, cpus, tuple(gpus), 3 << 30, 300 << 20)
 
 
 def status_of(run: RunFolder) -> tuple[str, str]:
@@ -78,6 +80,24 @@ def test_jobs_beside_each_other_end_with_what_they_have_alone(
     later = "\n".join(message for run in runs[1:] for message in said[run.run_id])
     assert "waiting: needs " in later
     assert f"; run {runs[0].run_id} holds {cpus} of {cpus} CPUs" in later
+
+
+@pytest.mark.parametrize(("cpus", "gpus", "num_jobs"), [(4, "0", 2), (8, "01", 3)])
+def test_jobs_share_gpus_as_they_share_cpus(
+    tmp_path: Path, alone: list[str], cpus: int, gpus: str, num_jobs: int
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(inspect.getsource(gpus_that_are_none))
+    with desk_beside([node(cpus, gpus=gpus)], tmp_path, {"PYTHONPATH": _python_path(tmp_path)}) as desk:
+        runs = [desk.detach(*CANDIDATES) for _ in range(num_jobs)]
+        said = follow(runs)
+    assert [weights(run) for run in runs] == [alone] * num_jobs
+    later = "\n".join(message for run in runs[1:] for message in said[run.run_id])
+    unit = "GPU" if len(gpus) == 1 else "GPUs"
+    assert f"; run {runs[0].run_id} holds {len(gpus)} of {len(gpus)} {unit}" in later
+
+
+def _python_path(first: Path) -> str:
+    return os.pathsep.join(filter(None, (str(first), os.environ.get("PYTHONPATH", ""))))
 
 
 def test_a_job_that_waits_says_so_and_ends_when_it_is_stopped(tmp_path: Path) -> None:
