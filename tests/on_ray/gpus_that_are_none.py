@@ -1,4 +1,4 @@
-"""As sitecustomize.py: where a cluster was told of GPUs that are not there, trials reserve them and train on the CPU."""
+"""As sitecustomize.py: where a cluster was told of GPUs that are not there, trials take them and train on the CPU."""
 
 from __future__ import annotations
 
