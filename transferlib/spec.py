@@ -20,6 +20,8 @@ from transferlib.errors import SpecError, unknown_name
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 
 
@@ -36,7 +38,7 @@ class SplitSpec(Section):
     """Share of each class for choosing."""
     test: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
     """Share of each class for the final figure."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the cut; apart from the training seeds."""
     folds: Annotated[int, Field(ge=3)] | None = None
     """Cut into so many equal parts, anew for each training seed; each part is the test set once, and the next one is
@@ -151,7 +153,7 @@ class StrategySpec(Section):
 
     names: Annotated[tuple[str, ...], Field(min_length=1)] = names.DEFAULT_STRATEGIES
     """feature_extraction, last_layers, full, scratch."""
-    last_stages: Positive = 1
+    last_stages: Count = 1
     """last_layers: how many stages before the head are trained too."""
     stage_lr_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.4
     """full: each stage's rate as a factor of the next one's."""
@@ -166,9 +168,9 @@ class StrategySpec(Section):
 class TrainingSpec(Section):
     """How one trial is trained."""
 
-    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    epochs: Count = 10
     """Most epochs of a trial."""
-    global_batch_size: Positive = 32
+    global_batch_size: Count = 32
     """Images in a step over all workers."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """sgd (with momentum) or adamw."""
@@ -205,11 +207,13 @@ class ComparisonSpec(Section):
     """How statements about strategies are made, fixed before the run: two-sided t tests of all pairs of arms on test,
     seeds and images crossed, at 5 % over all pairs after Holm."""
     # The formulas: transferlib/comparison/statistics.py.
-    seeds: Positive | Annotated[tuple[int, ...], Field(min_length=1)] = 5
+    seeds: Annotated[int, Field(ge=1, le=1000)] | Annotated[tuple[Seed, ...], Field(min_length=1)] = 5
     """A count (seeds 0, 1, ...) or a list."""
-    lr_candidates: Positive | Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = 2
+    lr_candidates: (
+        Annotated[int, Field(ge=1, le=100)] | Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+    ) = 2
     """A count of rates around each arm's base rate, a factor sqrt(10) apart, or a list of rates for every arm."""
-    tuning_seeds: Positive | None = None
+    tuning_seeds: Count | None = None
     """How many of the seeds, from the first, are trained at every rate; the others go on with the arm's rate that was
     best there: by the mean of the metric on validation, then of log-loss, then the smaller rate. null: all of them."""
     base_lr: Annotated[float, Field(gt=0)] | None = None
@@ -221,7 +225,6 @@ class ComparisonSpec(Section):
         if isinstance(value, int):
             return value
         problems = [f"{item:g} is given twice" for item in dict.fromkeys(value) if value.count(item) > 1]
-        problems += [f"{item:g} is negative" for item in dict.fromkeys(value) if item < 0]
         if problems:
             raise ValueError(f"{', '.join(problems)}; use a count, or a list of different values with commas between.")
         return value
@@ -240,15 +243,15 @@ class ComparisonSpec(Section):
 class ResourcesSpec(Section):
     """What the job may take of the machine."""
 
-    cpus: Positive | None = None
+    cpus: Count | None = None
     """CPUs for the whole job; null: all usable ones."""
     gpus: Annotated[int, Field(ge=0)] | None = None
     """GPUs for the whole job; null: all there are; 0: train on CPU."""
-    gpus_per_trial: Positive | None = None
+    gpus_per_trial: Count | None = None
     """GPUs (one DDP worker each) a trial; null: 1 when training on GPUs."""
-    workers_per_trial: Positive | None = None
+    workers_per_trial: Count | None = None
     """DDP workers a trial when training on CPU; null: 1."""
-    threads_per_worker: Positive | None = None
+    threads_per_worker: Count | None = None
     """torch threads of a CPU worker; null: planned. Part of what makes a result bit-exact."""
 
 

@@ -201,12 +201,13 @@ def _row(label: str, text: str) -> str:
 
 def _side_by_side(plan: Plan) -> str:
     trials, workers = words.count(plan.concurrency, "trial"), words.count(plan.workers_per_trial, "worker")
+    cpus = f"{_number(plan.cpus_per_worker)} CPU{'' if plan.cpus_per_worker <= 1 else 's'}"
     images = f", {_number(plan.data_cpus)} of them for its images" if plan.data_cpus else ""
     if plan.use_gpu:
-        share = f"a GPU and {_number(plan.cpus_per_worker)} CPU a worker{images}"
+        share = f"a GPU and {cpus} a worker{images}"
         used = f"{plan.concurrency * plan.workers_per_trial} of {plan.gpus} GPUs busy"
     else:
-        share = f"{_number(plan.cpus_per_worker)} CPU a worker{images}"
+        share = f"{cpus} a worker{images}"
         used = words.count(plan.threads_per_worker, "thread") + " each"
     return f"{trials} of {workers}, {share}; {used}"
 
