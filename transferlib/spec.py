@@ -169,6 +169,9 @@ class TrainingSpec(Section):
     """auto: bf16 autocast on a GPU or CPU that has it, else fp32."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: the loss weighs classes by inverse frequency."""
+    sync_batchnorm: bool = True
+    """Trained BatchNorm takes its statistics over a step's images on all of a trial's workers, as one worker does;
+    false: each worker over its own share. Frozen BatchNorm has none to take."""
     checkpoint_every_s: Positive = 300
     """Seconds between checkpoints within an epoch; one is written after each epoch in any case."""
 
@@ -313,9 +316,10 @@ class JobSpec(Section):
             SpecError: Not YAML, not a mapping, or wrong in content.
         """
         mapping = read_mapping(path.read_text(encoding="utf-8"), str(path))
-        comparison = mapping.setdefault("comparison", {})
-        if isinstance(comparison, dict):
-            comparison.setdefault("tuning_seeds", None)
+        for section, field, before in (("comparison", "tuning_seeds", None), ("training", "sync_batchnorm", False)):
+            fields = mapping.setdefault(section, {})
+            if isinstance(fields, dict):
+                fields.setdefault(field, before)
         return cls.from_mapping(mapping)
 
 

@@ -157,6 +157,13 @@ def test_a_runs_spec_from_before_only_some_seeds_tuned_means_all_of_them(
         JobSpec.model_rebuild(force=True)
 
 
+def test_run_from_before_batchnorm_was_synchronised_goes_on_without(tmp_path: Path) -> None:
+    plain = yaml.safe_load(spec().to_yaml())
+    assert plain["training"].pop("sync_batchnorm") is True
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(plain))
+    assert JobSpec.load(tmp_path / "spec.yaml").training.sync_batchnorm is False
+
+
 def test_no_two_trials_share_a_folder() -> None:
     asked = spec()
     twice = asked.comparison.model_copy(update={"seeds": (0, 0)})  # not checked, as a spec is
@@ -243,13 +250,21 @@ def test_idle_gpus_are_told() -> None:
 
 def test_batchnorm_with_a_single_value_is_refused() -> None:
     # 33 images in steps of at most 32: 17 and 16; over 16 workers the smaller step has one image a worker.
-    resnet = spec(data={"path": "/photos", "image_size": 32})
-    with pytest.raises(PlanError, match="a BatchNorm would see a single value a channel"):
+    small, apart = {"data": {"path": "/photos", "image_size": 32}}, {"training": {"sync_batchnorm": False}}
+    resnet = spec(**small, **apart)
+    with pytest.raises(PlanError, match=r"a single value a channel\. Use --sync-batchnorm, fewer workers a trial"):
         check_steps(resnet, 33, workers_per_trial=16)
     check_steps(resnet, 33, workers_per_trial=8)
-    check_steps(spec(data={"path": "/photos", "image_size": 64}), 33, workers_per_trial=16)
-    frozen = spec(data={"path": "/photos", "image_size": 32}, strategies={"names": ["feature_extraction"]})
-    check_steps(frozen, 33, workers_per_trial=16)
+    check_steps(spec(data={"path": "/photos", "image_size": 64}, **apart), 33, workers_per_trial=16)
+    for strategy, arch in (("feature_extraction", "resnet18"), ("last_layers", "vgg11_bn")):
+        check_steps(spec(**small, **apart, strategies={"names": [strategy]}, models={"architectures": [arch]}), 33, 16)
+    check_steps(spec(**small), 33, workers_per_trial=16)  # over the whole step there are 16 values
+
+
+def test_step_of_a_single_image_is_refused_where_batchnorm_would_see_one_value() -> None:
+    small = spec(data={"path": "/photos", "image_size": 32}, training={"global_batch_size": 1})
+    with pytest.raises(PlanError, match=r"a single value a channel\. Use another --global-batch-size, or"):
+        check_steps(small, 33, workers_per_trial=1)
 
 
 def test_worker_without_an_image_is_refused() -> None:

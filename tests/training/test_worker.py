@@ -11,7 +11,7 @@ from transferlib.training.worker import LocalWorker, StopFlag, share_first
 def test_one_process_is_the_identity() -> None:
     worker = LocalWorker()
     model, tensor = torch.nn.Linear(2, 2), torch.ones(3)
-    assert worker.prepare_model(model) is model
+    assert worker.prepare_model(model, sync_batchnorm=True) is model
     assert worker.all_reduce(tensor) is tensor
     assert worker.gather("value") == ["value"]
     share_first(worker, [tensor])

@@ -23,7 +23,7 @@ LAST = "@last"
 WEIGHT_FILES = (".pth", ".pt", ".safetensors")
 NO_DATA = "No images are named. Use --data PATH, or `submit init PATH` to write a submit.yaml."
 
-Given = Mapping[str, str | tuple[str, ...]]
+Given = Mapping[str, str | bool | tuple[str, ...]]
 """What was typed, by click's parameter name; what was not typed is left out."""
 
 
