@@ -21,6 +21,9 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 
+DEFAULT_CLIP_NORM = 5.0
+"""Of gradients."""
+
 
 class Section(BaseModel):
     """Base of all parts of a spec: frozen, unknown keys refused."""
@@ -161,7 +164,7 @@ class TrainingSpec(Section):
     """Linear warm-up before the cosine, in epochs; cut to a fifth of the training at most."""
     label_smoothing: Fraction = 0.0
     """Share of the target spread over all classes."""
-    gradient_clip_norm: NonNegative = 5.0
+    gradient_clip_norm: NonNegative = DEFAULT_CLIP_NORM
     """Largest global gradient norm; 0: no clipping."""
     early_stopping_patience: Annotated[int, Field(ge=0)] = 5
     """Epochs without a better validation result before a trial ends; 0: never."""

@@ -131,6 +131,23 @@ def test_patience_0_never_stops_early(make_inputs: MakeInputs) -> None:
     assert len(list(train_trial(inputs, LocalWorker()))) == 4
 
 
+@pytest.mark.parametrize(
+    ("clip", "advice"),
+    [
+        (0.0, "or gradient clipping, which is off (--gradient-clip-norm 5)."),
+        (2.5, "or --gradient-clip-norm under 2.5."),
+    ],
+)
+def test_what_to_do_against_a_loss_that_is_not_finite_knows_whether_gradients_are_clipped(
+    make_inputs: MakeInputs, monkeypatch: pytest.MonkeyPatch, clip: float, advice: str
+) -> None:
+    sums = TrainingLoss.loss_sum
+    monkeypatch.setattr(TrainingLoss, "loss_sum", lambda *given: sums(*given) * math.nan)
+    inputs = make_inputs(strategy="feature_extraction", epochs=1, gradient_clip_norm=clip)
+    list(train_trial(inputs, LocalWorker()))
+    assert result_of(inputs).reason.endswith(advice)
+
+
 @pytest.mark.parametrize("lag", [0, 1])
 def test_a_loss_that_is_not_finite_ends_the_trial_with_epoch_step_and_rate(
     make_inputs: MakeInputs, monkeypatch: pytest.MonkeyPatch, lag: int
