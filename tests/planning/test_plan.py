@@ -10,9 +10,11 @@ import yaml
 
 from transferlib.data.listing import Entry, Listing
 from transferlib.errors import PlanError, SpecError, WeightsError
+from transferlib.models.sizes import total_parameters
 from transferlib.names import ARCHITECTURES, STRATEGIES
 from transferlib.planning.cheaper import make_cheaper_plan
 from transferlib.planning.fit import check_steps, check_weights
+from transferlib.planning.footprint import MANIFEST_IMAGE_BYTES, source_bytes
 from transferlib.planning.machine import Machine
 from transferlib.planning.plan import Plan, make_plan
 from transferlib.spec import ComparisonSpec, JobSpec
@@ -206,6 +208,30 @@ def test_disk_counts_models_until_they_are_chosen_between() -> None:
     checkpoints = 4 * 2 * model
     assert chosen == pytest.approx(checkpoints + (5 + 1) * model, rel=0.001)
     assert kept == pytest.approx(checkpoints + 10 * model, rel=0.001)
+
+
+def test_memory_counts_every_networks_source_weights_that_a_process_keeps() -> None:
+    vggs = ["vgg11", "vgg13", "vgg16", "vgg19", "vgg19_bn"]
+    sizes = sorted((4 * total_parameters(name, 2) for name in vggs), reverse=True)
+
+    def held(**sections: Any) -> int:
+        return source_bytes(spec(models={"architectures": vggs, **sections.pop("models", {})}, **sections), 2, 1)
+
+    assert held() == sum(sizes[:4])
+    assert source_bytes(spec(models={"architectures": vggs}), 2, workers_per_trial=2) == sizes[0]
+    assert held(models={"weights": "none"}) == held(strategies={"names": ["scratch"]}) == 0
+    one, four = (
+        make_plan(spec(models={"architectures": vggs[-count:]}), listing(), TWO_CPUS).cost.memory_bytes
+        for count in (1, 4)
+    )
+    assert four - one == sum(sizes[1:4])
+
+
+def test_memory_counts_the_manifest_in_each_process_that_opens_it() -> None:
+    few, many = (make_plan(spec(), listing(count), TWO_CPUS) for count in (100, 200_100))
+    assert (few.concurrency, few.ray_cpus) == (many.concurrency, many.ray_cpus) == (1, 2)
+    processes = 2 + 1 + 2  # Ray Data's tasks, the trial, and the job, which holds the listing too
+    assert many.cost.memory_bytes - few.cost.memory_bytes == 400_000 * processes * MANIFEST_IMAGE_BYTES
 
 
 def test_what_does_not_fit_the_disk_is_refused_with_the_arithmetic() -> None:

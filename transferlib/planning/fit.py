@@ -74,13 +74,14 @@ def _has_single_value_batchnorm(spec: JobSpec) -> bool:
 
 
 def fit_to_memory(
-    spec: JobSpec, num_classes: int, resources: Resources, machine: Machine, num_trials: int
+    spec: JobSpec, num_classes: int, num_images: int, resources: Resources, machine: Machine, num_trials: int
 ) -> tuple[Resources, tuple[str, ...]]:
     """Run fewer trials side by side where main memory would not hold them.
 
     Args:
         spec: Networks and batch size.
         num_classes: Of the new head.
+        num_images: In all splits.
         resources: As the CPUs and GPUs allow.
         machine: Its memory.
         num_trials: Of the whole job.
@@ -89,9 +90,9 @@ def fit_to_memory(
         The resources, and a sentence for the user where something was changed or is doubtful.
     """
     wanted = resources.concurrency
-    while resources.concurrency > 1 and job_bytes(spec, num_classes, resources) > machine.memory_bytes:
+    have = machine.memory_bytes
+    while (need := job_bytes(spec, num_classes, num_images, resources)) > have and resources.concurrency > 1:
         resources = derive_resources(spec.resources, machine, min(num_trials, resources.concurrency - 1))
-    need, have = job_bytes(spec, num_classes, resources), machine.memory_bytes
     notes = []
     if resources.concurrency < wanted:
         worker, _ = worker_bytes(spec, num_classes, resources.workers_per_trial, use_gpu=resources.use_gpu)

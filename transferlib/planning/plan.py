@@ -173,7 +173,9 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
     num_classes = len(listing.classes)
     resources = derive_resources(spec.resources, machine, tuning.most_side_by_side)
     check_steps(spec, images["train"], resources.workers_per_trial)
-    resources, notes = fit_to_memory(spec, num_classes, resources, machine, tuning.most_side_by_side)
+    resources, notes = fit_to_memory(
+        spec, num_classes, len(listing.entries), resources, machine, tuning.most_side_by_side
+    )
     to_decode = max(0, len(listing.entries) - num_cached)
     cost = estimate_cost(Demand(spec, tuning.expected({}), images, to_decode, num_classes, resources, machine))
     refuse_if_too_big(spec, cost, machine)
