@@ -153,16 +153,8 @@ def costs(args: argparse.Namespace) -> str:
             )
         )
     header = (
-        "network",
-        "apart, ms a step",
-        "over the step, ms",
-        "ratio",
-    header = (
         *("network", "apart, ms a step", "over the step, ms", "ratio", "ratio of CPU time"),
         *("peak MB a rank, apart", "over the step"),
-    )
-        "peak MB a rank, apart",
-        "over the step",
     )
     return table(header, rows)
 
@@ -181,8 +173,9 @@ def agreement(args: argparse.Namespace) -> str:
     }
     marks = [step for step in (1, 2, 3, 10, 30, 100) if step <= args.long]
     rows = [(name, *(digits(alone.losses, found.losses, step) for step in marks)) for name, found in others.items()]
-    return f"""In how many digits the losses of {arch} agree up to a step with those of one worker with one thread, from the same
-random weights at a rate of 0.01 (float32; in float64 the tests hold weights and running statistics to ten digits):
+    return f"""In how many digits the losses of {arch} agree up to a step with those of one worker with one thread, from
+the same random weights at a rate of 0.01 (float32; in float64 the tests hold weights and running statistics to ten
+digits):
 
 {table(("", *(f"step {step}" for step in marks)), rows)}"""
 
