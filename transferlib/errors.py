@@ -10,6 +10,7 @@
     │   │   └── StorageUnreachableError       it may answer later
     │   └── PlanError                      more than the machine has
     ├── ClusterUnreachableError         3
+    ├── RayError                        1  the Ray of a job did not start, or died
     ├── TrialError                      1  one trial cannot go on; the others do
     │   ├── NonFiniteLossError
     │   └── CheckpointError
@@ -84,6 +85,10 @@ class ClusterUnreachableError(TransferlibError):
     """Report a Ray cluster that does not answer."""
 
     exit_code = 3
+
+
+class RayError(TransferlibError):
+    """Report a Ray that did not start or could not be joined, or of which a part died."""
 
 
 class TrialError(TransferlibError):

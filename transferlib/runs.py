@@ -35,6 +35,7 @@ from typing import IO, Any, ClassVar
 
 from transferlib.errors import DamagedFileError, RunFolderError
 from transferlib.records import TrialResult
+from transferlib.words import without_escapes
 
 PARENT_VARIABLE = "TRANSFERLIB_PARENT_PID"
 """Environment variable that tells a job whose death ends it."""
@@ -369,7 +370,9 @@ class RunFolder:
 
     def set_status(self, state: str, **details: Any) -> None:
         """Record the run's state: preparing, running, evaluating, done, failed, stopped; on a full disk too."""
-        status = {"id": self.run_id, "state": state, "updated_at": time.time(), **details}
+        # Ray colours its errors; a file is read by more than terminals.
+        texts = {name: without_escapes(value) for name, value in details.items() if isinstance(value, str)}
+        status = {"id": self.run_id, "state": state, "updated_at": time.time(), **details, **texts}
         try:
             write_json(self.status, status)
         except OSError as error:

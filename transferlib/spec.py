@@ -190,7 +190,8 @@ class ComparisonSpec(Section):
     good enough."""
     rule: Literal["crossed_t_holm"] = "crossed_t_holm"
     """How statements about strategies are made, fixed before the run: two-sided t tests of all pairs of arms on test,
-    seeds and images crossed, at 5 % over all pairs after Holm (comparison.statistics has the formulas)."""
+    seeds and images crossed, at 5 % over all pairs after Holm."""
+    # The formulas: transferlib/comparison/statistics.py.
     seeds: Positive | Annotated[tuple[int, ...], Field(min_length=1)] = 5
     """A count (seeds 0, 1, ...) or a list."""
     lr_candidates: Positive | Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = 2

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 SPARKS = "▁▂▃▄▅▆▇█"
 ASCII_SPARKS = "_.:-=+*#"
+
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
+"""What steers a terminal: colours (CSI), titles and links (OSC), and the short ones."""
+
+
+def without_escapes(text: str) -> str:
+    """Return a text without what would colour a terminal."""
+    return ESCAPES.sub("", text)
+
+
+def shortened(text: str, width: int, mark: str = "…") -> str:
+    """Return a text with its middle cut out where it is longer than a width: names often differ at their ends.
+
+    Args:
+        text: A line.
+        width: Characters, at least 3.
+        mark: What stands for the middle, one character.
+    """
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}{mark}{text[-tail:]}"
 
 
 def size(num_bytes: float) -> str:
@@ -37,7 +60,7 @@ def ago(seconds: float) -> str:
 
 def clock(seconds: float) -> str:
     """Return seconds as `0:45`, `12:03` or `3:04:05`."""
-    whole = int(max(0.0, seconds))
+    whole = round(max(0.0, seconds))
     hours, rest = divmod(whole, 3600)
     minutes, rest = divmod(rest, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

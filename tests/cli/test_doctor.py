@@ -122,6 +122,18 @@ def test_what_is_not_installed_fails_and_the_other_checks_go_on(monkeypatch: pyt
     assert "here: cache disk" in checks
 
 
+@pytest.mark.parametrize(
+    ("ray", "state"), [(f"{doctor.TESTED_RAY}.3", "ok"), ("2.61.0", "warning"), ("3.60.0", "warning")]
+)
+def test_another_minor_version_of_ray_is_warned_of(ray: str, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", lambda name: ray)
+    checks = {check.name: check for check in check_here(Wanted())}
+    check = checks["here: Python, Ray"]
+    assert check.state == state
+    assert f"Ray {ray}" in check.text
+    assert (f"tested with Ray {doctor.TESTED_RAY} only" in check.text) == (state == "warning")
+
+
 def test_a_machine_without_shared_memory_fails_and_the_other_checks_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "SHM", "/nowhere/shm")
     checks = {check.name: check for check in check_here(Wanted())}

@@ -1,5 +1,6 @@
 import itertools
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,13 @@ def test_every_field_has_its_meaning_above_it(call: Callable[..., Any], work: Pa
                 key = next(i for i, line in enumerate(lines) if line.removeprefix("# ").startswith(f"{name}: "))
                 assert lines[key - 1].startswith("# "), name
                 assert texts[name]
+
+
+def test_comments_name_flags_and_commands_and_nothing_of_the_code(call: Callable[..., Any], work: Path) -> None:
+    call("init", "photos")
+    comments = [line for line in (work / "submit.yaml").read_text().splitlines() if line.lstrip().startswith("#")]
+    dotted = set(re.findall(r"\b[a-z_]{3,}\.[a-z_]{2,}\b|\b\w+\(\)", "\n".join(comments)))
+    assert dotted <= {"submit.yaml"}
 
 
 def test_file_that_is_there_is_kept_unless_forced(call: Callable[..., Any], work: Path) -> None:

@@ -159,9 +159,17 @@ def test_mistakes_of_flags_values_and_file_are_told_at_once_by_the_name_they_wer
         "--arch: Unknown architecture 'resnet8'. Did you mean 'resnet18'?",
         "Unknown key 'training.epoch'. Did you mean 'training.epochs'?",
         "training.momentum: 2 will not do",
+        f"{tmp_path / 'p'} does not exist. Give an image folder",
     ):
         assert words in text
-    assert len(error.value.problems) == 8
+    assert len(error.value.problems) == 9
+
+
+def test_images_and_weights_that_are_not_there_are_told_together(call: Callable[..., Any]) -> None:
+    answer = call("compare", "--data", "nowhere", "--weights", "gone.pt")
+    assert answer.code == 2
+    assert "nowhere does not exist. Give an image folder" in answer.err
+    assert "gone.pt" in answer.err
 
 
 def test_no_images_named_says_what_to_do(tmp_path: Path) -> None:

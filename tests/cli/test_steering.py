@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Answer
+from tests.telemetry.run_folders import begin_run, end
 from transferlib.cli.outcome import read_leaderboard
 from transferlib.cli.runs_table import find_runs
 from transferlib.errors import RunFolderError
@@ -61,6 +62,45 @@ def test_a_stopped_job_is_not_exit_0(call: Call) -> None:
     status = call("status", "@last")
     assert status.code == 0
     assert f"submit compare --resume {run.run_id}" in status.out
+
+
+def test_result_of_a_stopped_run_points_to_the_best_model_and_the_report(call: Call) -> None:
+    Path("runs").mkdir()
+    run, plan = begin_run(Path("runs").absolute(), candidates=2)
+    worse, better, failed = plan.trials[:3]
+    for trial, score in ((worse, 0.5), (better, 0.75)):
+        end(run, trial, val_accuracy=score, epochs=3)
+        run.trial(trial.trial_id).best.touch()
+    end(run, failed, "failed", reason="the loss is not finite")
+    run.set_status("running")
+    assert json.loads(call("status", run.run_id, "--json").out)["model"] is None
+    run.set_status("stopped", exit_code=5, error="Stopped.")
+    run.report.touch()
+    answer = call("result", run.run_id)
+    assert answer.code == 5
+    assert f"Run {run.run_id} is stopped: it has no verdict yet." in answer.err
+    model = run.trial(better.trial_id).best
+    assert f"Model        {model.relative_to(Path.cwd())}" in answer.out
+    assert f"{better.arm}, seed {better.seed}: best on validation of those finished." in answer.out
+    assert f"Report       {run.report.relative_to(Path.cwd())}" in answer.out
+    assert f"--resume {run.run_id}" in answer.out
+    said = json.loads(call("result", run.run_id, "--json").out)
+    assert (said["model"], said["leaderboard"]) == (str(model), None)
+
+
+def test_status_says_which_epoch_each_trial_is_in(call: Call) -> None:
+    run = detach(call, "endless")
+    deadline = time.monotonic() + 20
+    while not (training := json.loads(call("status", run.run_id, "--json").out)["training"]):
+        assert time.monotonic() < deadline
+    (place,) = training
+    assert (place["num_epochs"], place["num_steps"]) == (2, 2)
+    assert place["epoch"] <= 2
+    answer = call("status", run.run_id)
+    assert f"  training  {place['trial_id']}, epoch " in answer.out
+    call("stop", run.run_id, "--wait")
+    said = json.loads(call("status", run.run_id, "--json").out)
+    assert said["training"] == []
 
 
 def test_stopping_what_has_ended_is_told(call: Call) -> None:

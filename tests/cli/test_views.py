@@ -9,6 +9,7 @@ from transferlib import words
 from transferlib.cli.following import Follower, Snapshot, TrialRow
 from transferlib.cli.live import choose_rows, draw
 from transferlib.cli.outcome import leaderboard_lines
+from transferlib.cli.plain import PlainView
 from transferlib.cli.preview import trials_product
 from transferlib.cli.tables import text_table
 from transferlib.records import TrialKey, TrialSpec
@@ -87,6 +88,55 @@ def test_time_left_counts_no_trial_that_is_spared(tmp_path: Path) -> None:
     run, plan = begin_run(tmp_path, seeds=3, candidates=2, tuning_seeds=1)
     run.append_metrics([{"trial_id": plan.trials[0].trial_id, "epoch": 0, "seconds": 10.0}])
     assert Follower(run, plan).take().eta_s == 8 * EPOCHS * 10.0
+
+
+def test_both_times_left_come_from_one_pace(tmp_path: Path) -> None:
+    run, plan = begin_run(tmp_path, seeds=1, candidates=1)
+    first, second = plan.trials
+    show(run, first, images_per_s=3.0)  # of the last second; 31 images/s since the trial began
+    before = Follower(run, plan).take()
+    epoch_s = (41 + 13 / 3) / 31
+    left = EPOCHS - 1.5
+    assert before.rows[0].eta_s == pytest.approx(left * epoch_s)
+    assert before.eta_s == pytest.approx((left + EPOCHS) * epoch_s)
+    run.append_metrics([{"trial_id": first.trial_id, "epoch": 0, "seconds": 10.0}])
+    after = Follower(run, plan).take()
+    assert (after.rows[0].eta_s, after.eta_s) == (left * 10.0, (left + EPOCHS) * 10.0)
+    end(run, second)
+    last = Follower(run, plan).take()
+    assert last.eta_s == last.rows[0].eta_s == left * 10.0
+
+
+def test_one_slow_epoch_moves_the_time_left_by_less_than_a_third(tmp_path: Path) -> None:
+    run, plan = begin_run(tmp_path, seeds=1, candidates=1)
+    show(run, plan.trials[0], epoch=0, step=0)
+    rows = [{"trial_id": plan.trials[0].trial_id, "epoch": e, "seconds": s} for e, s in enumerate([10.0, 10.0, 20.0])]
+    run.append_metrics(rows)
+    assert Follower(run, plan).take().rows[0].eta_s == pytest.approx(EPOCHS * 13.0)
+
+
+def test_plain_lines_move_within_a_long_epoch(tmp_path: Path) -> None:
+    run, plan = begin_run(tmp_path, seeds=1, candidates=1)
+    said, clock = io.StringIO(), [0.0]
+    view = PlainView(said, now=lambda: clock[0])
+    follower = Follower(run, plan)
+    trial = plan.trials[0]
+
+    def lines_at(seconds: float, **progress: int) -> list[str]:
+        show(run, trial, **progress)
+        clock[0] = seconds
+        said.seek(said.truncate(0))
+        view.show(follower.take())
+        return said.getvalue().splitlines()
+
+    assert lines_at(1.0, step=1) == []
+    assert lines_at(29.0, step=2) == []
+    (line,) = lines_at(31.0, step=3)
+    assert line.startswith(f"{trial.trial_id}  epoch 2/{EPOCHS}, step 3 of 6  50 images/s  about ")
+    assert lines_at(40.0, step=4) == []
+    assert len(lines_at(62.0, step=5)) == 1
+    assert lines_at(100.0, step=5) == []  # it has not moved
+    assert len(lines_at(101.0, step=6)) == 1
 
 
 def test_what_the_number_of_trials_comes_from(tmp_path: Path) -> None:

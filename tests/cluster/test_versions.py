@@ -13,6 +13,7 @@ from packaging.specifiers import SpecifierSet
 from tests.cluster import manifests
 from tests.cluster.dockerfile import instructions
 from tests.cluster.manifests import CLUSTER, RAY_UP, ROOT
+from transferlib.cli.doctor import TESTED_RAY
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCKED = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
@@ -43,6 +44,15 @@ def names_of(requirement: str) -> Requirement:
 def test_the_lock_is_within_what_the_project_asks_for(name: str) -> None:
     asked = {names_of(text).name: names_of(text).specifier for text in PROJECT["project"]["dependencies"]}
     assert LOCKED[name] in asked[name]
+
+
+def test_ray_is_kept_to_the_minor_version_that_was_tested() -> None:
+    (asked,) = (names_of(text) for text in PROJECT["project"]["dependencies"] if names_of(text).name == "ray")
+    major, minor = map(int, TESTED_RAY.split("."))
+    assert f"{TESTED_RAY}.99" in asked.specifier
+    assert f"{major}.{minor + 1}.0" not in asked.specifier
+    assert f"{major}.{minor - 1}.0" not in asked.specifier
+    assert LOCKED["ray"].startswith(f"{TESTED_RAY}.")
 
 
 def test_python_is_the_same_everywhere() -> None:

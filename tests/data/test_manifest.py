@@ -255,6 +255,15 @@ def test_many_classes_are_told_by_the_smallest_and_largest() -> None:
     assert any(line.strip().startswith("c39") for line in lines)
 
 
+def test_a_class_of_120_characters_leaves_the_table_as_narrow_as_a_terminal() -> None:
+    name = "a" * 60 + "z" * 60
+    manifest = built(listing(*(Entry(f"{label}/{i}.jpg", "/x", label) for label in (name, "ant") for i in range(10))))
+    lines = manifest.summary_lines()
+    assert max(map(len, lines)) <= 80
+    assert sum("aaa…zzz" in line for line in lines) == 1
+    assert name in manifest.table["label"].to_pylist()
+
+
 def test_package_loads_its_public_few_on_first_use() -> None:
     import transferlib.data as data
 

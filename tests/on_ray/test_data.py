@@ -175,6 +175,7 @@ def test_an_error_in_a_task_reaches_the_consumer_as_it_is(
     with pytest.raises(DataError, match=r"^\S+\.png changed since this run's manifest was made") as caught:
         stream(replace(renderer, source=source))
     assert type(caught.value) is DataError
+    assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
 

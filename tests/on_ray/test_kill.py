@@ -11,9 +11,10 @@ import pytest
 
 from tests.on_ray.jobs import Job, make_run, num_epochs, process_ids, run_to_end, write_images
 from transferlib.comparison.choose import read_choice
+from transferlib.on_ray.processes import family, wait_for_end
 from transferlib.planning.plan import Plan
 from transferlib.records import TrialResult
-from transferlib.runs import RunFolder
+from transferlib.runs import RunFolder, read_object
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -72,6 +73,27 @@ def test_killed_one_worker_trial_ends_with_the_same_weights(folder: Path, data: 
     assert result_of(run).weights_sha256 == undisturbed.weights_sha256
     assert num_epochs(run, TRIAL) == EPOCHS
     assert_at_most_one_epoch_repeated(run)
+
+
+@pytest.mark.parametrize("program", ["gcs_server", "raylet"])
+def test_job_whose_ray_dies_says_so_at_once_and_leaves_nothing(folder: Path, data: Path, program: str) -> None:
+    run = make_run(folder / "runs", data, folder / "cache", training={"epochs": 100})
+    with Job(run, folder) as job:
+        job.wait_until(lambda: (read_object(run.status) or {}).get("state") == "running")
+        members = family([job.process.pid], "no=marker")
+        (victim,) = [p for p in members if p.command_line and p.command_line[0].endswith(f"/{program}")]
+        (logs,) = {word.partition("=")[2] for word in victim.command_line if re.match("--log[-_]dir=", word)}
+        os.kill(victim.pid, signal.SIGKILL)
+        assert job.wait(20) == 1, job.tail()
+        assert wait_for_end(members, 5.0) == set()
+    status = read_object(run.status)
+    assert status is not None
+    assert (status["state"], status["exit_code"]) == ("failed", 1)
+    assert status["error"].startswith("The Ray of this job died: ")
+    assert program in status["error"]
+    assert f"--resume {run.path}" in status["error"]
+    assert Path(logs).parents[2].name.startswith("tl-")
+    assert not Path(logs).parents[2].exists()
 
 
 def test_killed_driver_is_resumed_without_repeating_finished_trials(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from tests.on_ray.sockets import LOOPBACK_HEX, listening_hosts
 from transferlib.clusters import ClusterRecord, recorded_cluster
-from transferlib.on_ray import local_cluster
+from transferlib.on_ray import local_cluster, scratch
 from transferlib.on_ray.cluster_state import alive_nodes, read_state
 from transferlib.on_ray.local_cluster import MARKER, start_cluster, stop_cluster
 from transferlib.on_ray.node_shares import NodeShare
@@ -86,6 +87,15 @@ def test_only_this_user_reads_the_token_and_the_logs(cluster: ClusterRecord) -> 
     assert Path(cluster.temp_dir).stat().st_mode & 0o777 == 0o700
 
 
+def test_no_job_that_starts_takes_the_folder_of_a_living_cluster(cluster: ClusterRecord) -> None:
+    folder = Path(cluster.temp_dir)
+    with open(folder / scratch.LOCK) as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    scratch._remove_dead(folder)
+    assert Path(cluster.token_path).exists()
+    assert alive_nodes(cluster)
+
+
 def test_all_nodes_are_alive_when_the_start_returns(cluster: ClusterRecord) -> None:
     state = read_state(cluster)
     assert (state.state, state.problem, state.jobs) == ("running", "", ())
@@ -110,6 +120,7 @@ def test_a_job_finds_this_python_all_nodes_and_only_their_settings(cluster: Clus
     assert all(node["object_store_memory"] == 100 << 20 for node in found["nodes"].values())
     assert found["environ"].items() >= RAY_ENVIRONMENT.items()
     assert found["environ"]["RAY_ADDRESS"] == cluster.gcs_address
+    assert found["environ"]["TMPDIR"] == f"{cluster.temp_dir}/tmp"
 
 
 def test_everything_listens_on_loopback_only(cluster: ClusterRecord) -> None:

@@ -234,7 +234,7 @@ def test_memory_counts_the_manifest_in_each_process_that_opens_it() -> None:
 
 def test_what_does_not_fit_the_disk_is_refused_with_the_arithmetic() -> None:
     small = Machine(cpus=2, gpus=0, memory_bytes=24 * GIB, disk_free_bytes=GIB)
-    with pytest.raises(PlanError, match=r"models and checkpoints \+ .* for decoded images = .* and 1.0 GiB are free"):
+    with pytest.raises(PlanError, match=r"models and checkpoints \+ .* for decoded images = .* and 1.1 GB are free"):
         make_plan(spec(models={"architectures": ["vgg16"]}), listing(), small)
 
 
@@ -360,11 +360,17 @@ def test_reduction_that_would_be_refused_is_left_out() -> None:
     assert cheaper[0].models.architectures == ("vgg16",)
 
 
+def test_small_amounts_are_not_0() -> None:
+    tight = Machine(cpus=2, gpus=0, memory_bytes=24 * GIB, disk_free_bytes=1000 * GIB, cache_free_bytes=3_000_000)
+    with pytest.raises(PlanError, match=r"Disk: [\d.]+ MB for decoded images, and 3\.0 MB are free where the cache is"):
+        make_plan(spec(), listing(), tight)
+
+
 def test_gpu_that_is_too_small_is_told() -> None:
     machine = Machine(cpus=16, gpus=1, memory_bytes=256 * GIB, disk_free_bytes=1000 * GIB, gpu_memory_bytes=2 * GIB)
     note, _ = make_plan(spec(training={"global_batch_size": 128}), listing(), machine).notes
     assert note.startswith("GPU memory may not suffice: the largest trial takes about ")
-    assert "the smallest GPU has 2.0 GiB. A smaller --global-batch-size" in note
+    assert "the smallest GPU has 2.1 GB. A smaller --global-batch-size" in note
     (other,) = make_plan(spec(training={"global_batch_size": 8}), listing(), machine).notes
     assert "--folds" in other
 

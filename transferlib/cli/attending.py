@@ -152,4 +152,4 @@ def print_result(request: Request, run: RunFolder, exit_code: int) -> None:
 def print_json(run: RunFolder, state: str, exit_code: int | None) -> None:
     """Print how a run stands and its leaderboard, as one JSON object."""
     answer = {"id": run.run_id, "state": state, "exit_code": exit_code, "path": str(run.path)}
-    print(json.dumps({**answer, **result_json(run)}, indent=2))
+    print(json.dumps({**answer, **result_json(run, is_over=exit_code is not None)}, indent=2))

@@ -32,6 +32,8 @@ SHM = "/dev/shm"
 LEAST_SHM_BYTES = 1 << 30
 LEAST_DISK_BYTES = 5 << 30
 LEAST_TEXT_WIDTH = 30
+TESTED_RAY = "2.60"
+"""The minor version whose private names this package uses; `pyproject.toml` allows no other."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def check_here(wanted: Wanted) -> Iterator[Check]:
     from transferlib.data.sources import list_images
     from transferlib.models.weight_names import resolve_weights
 
-    yield _tried("here: Python, Ray", lambda: f"Python {platform.python_version()}, Ray {_version('ray')}")
+    yield _ray_here()
     yield _tried("here: torch", _torch)
     yield _room("here: /dev/shm", SHM, LEAST_SHM_BYTES)
     cache = default_cache_dir()
@@ -213,6 +215,19 @@ def _room(name: str, folder: str | Path, least: int) -> Check:
     except OSError as error:
         return Check(name, "failed", f"{folder}: {error.strerror}. A job needs it, with {size(least)} free.")
     return Check(name, "ok" if free >= least else "warning", f"{size(free)} free")
+
+
+def _ray_here() -> Check:
+    """Check the Ray of this machine: this package uses names of its that may change with any minor version."""
+    name = "here: Python, Ray"
+    try:
+        ray = _version("ray")
+    except TransferlibError as error:
+        return Check(name, "failed", str(error))
+    text = f"Python {platform.python_version()}, Ray {ray}"
+    if _minor(ray) == TESTED_RAY:
+        return Check(name, "ok", text)
+    return Check(name, "warning", f"{text}; transferlib was tested with Ray {TESTED_RAY} only. Install that one.")
 
 
 def _version(name: str) -> str:

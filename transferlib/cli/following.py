@@ -14,6 +14,9 @@ from transferlib.planning.plan import Plan
 from transferlib.records import FINISHED, TrialProgress, TrialResult, TrialSpec
 from transferlib.runs import RunFolder, read_object, reading
 
+NEWEST = 0.3
+"""Weight of an arm's newest epoch in what its next ones are thought to take."""
+
 
 @dataclass(frozen=True)
 class TrialRow:
@@ -30,10 +33,16 @@ class TrialRow:
     images_per_s: float = 0.0
     data_wait_share: float = 0.0
     eta_s: float | None = None
-    """Seconds to the trial's last epoch; None: not known."""
+    """Seconds to the end of the trial's last epoch; None: not known."""
     updated_at: float = 0.0
     """Unix time."""
     reason: str = ""
+    step: int = 0
+    """Within the epoch that is being trained."""
+    num_steps: int = 0
+    """Of an epoch; 0: not known."""
+    epoch_s: float | None = None
+    """Seconds an epoch takes, by the trial's own speed so far; None: it has none yet."""
     is_expected: bool = True
     """Whether it is trained, as far as is known: of a seed whose rate is not decided yet, one row counts."""
 
@@ -41,6 +50,20 @@ class TrialRow:
     def best(self) -> float | None:
         """Return the best validation accuracy so far; None before the first epoch."""
         return max(self.val_accuracy, default=None)
+
+    @property
+    def epochs_left(self) -> float:
+        """Return how many epochs are to come, the steps of the one that is being trained taken off."""
+        done = self.epoch + (self.step / self.num_steps if self.num_steps else 0.0)
+        return max(0.0, self.num_epochs - done)
+
+    @property
+    def place(self) -> str:
+        """Return where the training is, as `epoch 3/10, step 40 of 312`."""
+        if self.epoch >= self.num_epochs:
+            return f"epoch {self.epoch}/{self.num_epochs}, finishing"
+        step = f", step {self.step} of {self.num_steps}" if self.num_steps else ""
+        return f"epoch {self.epoch + 1}/{self.num_epochs}{step}"
 
 
 @dataclass(frozen=True)
@@ -56,7 +79,7 @@ class Snapshot:
     epochs: tuple[Mapping[str, Any], ...]
     """Rows of `metrics.jsonl`, new since the snapshot before."""
     eta_s: float | None
-    """Seconds to the end of the last trial; None: no epoch is finished yet."""
+    """Seconds to the end of the last trial, by the same pace as the trials' own; None: nothing has trained yet."""
     problems: tuple[str, ...] = ()
     """Which files are damaged, a sentence each; what they would say is left out."""
 
@@ -89,7 +112,7 @@ class Follower:
         self._plan = plan
         self._messages = LineReader(run.log / "messages.txt")
         self._metrics = LineReader(run.metrics)
-        self._epoch_seconds: dict[str, list[float]] = {}
+        self._epoch_s: dict[str, float] = {}
         self._rows = {trial.trial_id: TrialRow(trial, "pending", 0, plan.epochs) for trial in plan.trials}
         self._results: dict[str, TrialResult] = {}
         self._stamps: dict[str, int] = {}
@@ -104,10 +127,12 @@ class Follower:
         for trial in self._plan.trials:
             self._refresh(trial)
         expected = {trial.trial_id for trial in self._plan.tuning.expected(self._results)}
-        rows = tuple(replace(row, is_expected=trial_id in expected) for trial_id, row in self._rows.items())
+        rows = [replace(row, is_expected=trial_id in expected) for trial_id, row in self._rows.items()]
+        pace = self._pace(rows)
+        timed = tuple(replace(row, eta_s=_row_eta(row, pace)) for row in rows)
         messages = tuple(self._messages.read())
         status = self._status()
-        return Snapshot(status, rows, messages, epochs, self._eta(rows), tuple(self._problems.values()))
+        return Snapshot(status, timed, messages, epochs, self._eta(timed, pace), tuple(self._problems.values()))
 
     def _status(self) -> dict[str, Any]:
         try:
@@ -123,7 +148,8 @@ class Follower:
             try:
                 row = json.loads(line)
                 arm = self._rows[row["trial_id"]].trial.arm
-                self._epoch_seconds.setdefault(arm, []).append(float(row["seconds"]))
+                seconds = float(row["seconds"])
+                self._epoch_s[arm] = (1 - NEWEST) * self._epoch_s.get(arm, seconds) + NEWEST * seconds
             except (ValueError, TypeError, LookupError):
                 path = self._run.metrics
                 self._problems[path.name] = f"{path} has a line that is none of ours; the others count."
@@ -166,12 +192,11 @@ class Follower:
             )
 
     def _row(self, trial: TrialSpec, progress: TrialProgress) -> TrialRow:
-        eta = None
-        if progress.state == "running" and progress.images_per_s > 0:
-            left = progress.num_epochs - progress.epoch - progress.step / max(1, progress.num_steps)
-            # Validation is a forward pass only: about a third of a training step.
-            images = self._plan.images["train"] + self._plan.images["val"] / 3
-            eta = max(0.0, left) * images / progress.images_per_s
+        # The mean since the trial's start: the speed of the last second says little of the next hour.
+        done = progress.totals.train if progress.totals is not None else None
+        speed = done.images / done.seconds if done is not None and done.seconds else progress.images_per_s
+        # Validation is a forward pass only: about a third of a training step.
+        images = self._plan.images["train"] + self._plan.images["val"] / 3
         return TrialRow(
             trial,
             progress.state,
@@ -180,23 +205,37 @@ class Follower:
             tuple(progress.val_accuracy),
             progress.images_per_s,
             progress.data_wait_share,
-            eta,
-            progress.updated_at,
-            progress.reason,
+            updated_at=progress.updated_at,
+            reason=progress.reason,
+            step=progress.step,
+            num_steps=progress.num_steps,
+            epoch_s=images / speed if progress.state == "running" and speed > 0 else None,
         )
 
-    def _eta(self, rows: Sequence[TrialRow]) -> float | None:
-        """Return the time left from the mean epoch of each arm so far; an arm not seen yet counts as the mean arm."""
-        if not self._epoch_seconds:
+    def _pace(self, rows: Sequence[TrialRow]) -> dict[str, float]:
+        """Return the seconds that an epoch of each arm takes; all times to the end that are shown come from here.
+
+        By the arm's epochs so far, the newest counting most; before the first of them by the speed of its trials.
+        """
+        guessed = {row.trial.arm: row.epoch_s for row in rows if row.epoch_s is not None}
+        return {**guessed, **self._epoch_s}
+
+    def _eta(self, rows: Sequence[TrialRow], pace: Mapping[str, float]) -> float | None:
+        """Return the time left: of all trials side by side, or of the one that takes longest where that is more."""
+        if not pace:
             return None
-        means = {arm: sum(seconds) / len(seconds) for arm, seconds in self._epoch_seconds.items()}
-        overall = sum(means.values()) / len(means)
-        left = sum(
-            (row.num_epochs - row.epoch) * means.get(row.trial.arm, overall)
+        overall = sum(pace.values()) / len(pace)  # an arm not seen yet counts as the mean arm
+        left = [
+            row.epochs_left * pace.get(row.trial.arm, overall)
             for row in rows
             if row.is_expected and row.state not in FINISHED
-        )
-        return left / self._plan.concurrency
+        ]
+        return max(sum(left) / self._plan.concurrency, max(left, default=0.0))
+
+
+def _row_eta(row: TrialRow, pace: Mapping[str, float]) -> float | None:
+    seconds = pace.get(row.trial.arm)
+    return None if seconds is None or row.state != "running" else row.epochs_left * seconds
 
 
 def _changed_at(path: Path) -> int:

@@ -15,14 +15,14 @@ import yaml
 
 from transferlib import spec as spec_module
 from transferlib.cli.resolve import SPEC_NAME, TRAIN_DEFAULTS, absolute_source
-from transferlib.data.health import printable
+from transferlib.data.health import MOST_NAME_CHARACTERS, printable
 from transferlib.data.listing import Listing
 from transferlib.data.sources import list_images
 from transferlib.errors import UsageError
 from transferlib.models.weight_names import torch_cache_dir
 from transferlib.spec import JobSpec, ModelSpec, Section
 from transferlib.storage.uris import is_uri
-from transferlib.words import count, listed
+from transferlib.words import count, listed, shortened
 
 COMMENT_WIDTH = 100
 LEFT_OUT = ("verb",)
@@ -62,8 +62,8 @@ def found_line(listing: Listing) -> str:
     """Return what was found in a source, as a sentence."""
     given = {split: sum(of.values()) for split, of in listing.count_by_split_and_class().items()}
     splits = listed([f"{number:,} in {split}" for split, number in given.items() if split])
-    names = [printable(label) for label in listing.classes]
-    classes = listed(names if len(names) <= 6 else [*names[:5], "more"])
+    names = [shortened(printable(label), MOST_NAME_CHARACTERS) for label in listing.classes[:6]]
+    classes = listed(names if len(listing.classes) <= 6 else [*names[:5], "more"])
     what = f"{count(len(listing.entries), 'image')} in {count(len(listing.classes), 'class', 'classes')} ({classes})"
     return f"{what}; {splits or 'no splits given: they are cut'}."
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from transferlib.cli.following import Snapshot, TrialRow
 from transferlib.cli.plain import phase_of
-from transferlib.words import clock, count, duration, sparkline
+from transferlib.words import clock, count, duration, shortened, sparkline
 
 STYLES = {"running": "bold", "done": "green", "failed": "red", "stopped": "yellow", "pending": "dim"}
 SPARK_WIDTH = 8
@@ -126,7 +126,7 @@ def _table(all_rows: Sequence[TrialRow], rows: Sequence[TrialRow], width: int, *
         justify = "left" if name in LEFT else "right"
         table.add_column(name, no_wrap=True, justify=justify, width=column_width)  # type: ignore[arg-type]
     for row, line in zip(rows, cells, strict=True):
-        table.add_row(_shortened(line[0], name_width), *line[1:], style=STYLES.get(row.state, ""))
+        table.add_row(shortened(line[0], name_width, "~"), *line[1:], style=STYLES.get(row.state, ""))
     return table
 
 
@@ -142,14 +142,6 @@ def _cells(row: TrialRow, low: float, high: float, *, is_ascii: bool) -> list[st
         f"{row.data_wait_share:.0%}" if is_running else "",
         clock(row.eta_s) if row.eta_s is not None and is_running else "",
     ]
-
-
-def _shortened(name: str, width: int) -> str:
-    """Return a name with its middle cut out: a trial's seed and candidate stand at its end."""
-    if len(name) <= width:
-        return name
-    tail = (width - 1) // 2
-    return f"{name[: width - 1 - tail]}~{name[-tail:]}"
 
 
 def _foot(snapshot: Snapshot, elapsed_s: float) -> Text:

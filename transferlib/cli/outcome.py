@@ -21,6 +21,8 @@ from transferlib.submissions import Submission
 from transferlib.words import count, duration
 
 LABEL_WIDTH = 13
+PARTIAL_WIDTH = 100
+"""Of what is said of a run without a result, characters."""
 LEADERBOARD_SCHEMA = 2
 HEADER = [
     "arm",
@@ -115,15 +117,35 @@ def read_leaderboard(run: RunFolder) -> dict[str, Any]:
     return leaderboard
 
 
-def result_json(run: RunFolder) -> dict[str, Any]:
-    """Return what `--json` says of a result: where the model is, and the leaderboard; both null without one."""
-    return {"model": model_place(run), "leaderboard": saved_leaderboard(run)}
+def result_json(run: RunFolder, *, is_over: bool) -> dict[str, Any]:
+    """Return what `--json` says of a result: where the model is, and the leaderboard; null where there is none.
+
+    Args:
+        run: Its folder.
+        is_over: As for `model_place`.
+    """
+    return {"model": model_place(run, is_over=is_over), "leaderboard": saved_leaderboard(run)}
 
 
-def model_place(run: RunFolder) -> str | None:
-    """Return where the model handed over is, an absolute path or a URI; None where there is none yet."""
-    model = (saved_leaderboard(run) or {}).get("model")
-    return None if model is None else _place(run, run.path / model["path"], is_absolute=True)
+def model_place(run: RunFolder, *, is_over: bool = False) -> str | None:
+    """Return where the model handed over is, an absolute path or a URI; None where there is none yet.
+
+    Args:
+        run: Its folder.
+        is_over: Whether the job has ended: without a result the best of the finished trials is what there is to use.
+    """
+    if (leaderboard := saved_leaderboard(run)) is not None:
+        model = leaderboard.get("model")
+        return None if model is None else _place(run, run.path / model["path"], is_absolute=True)
+    best = best_finished(run) if is_over else None
+    return None if best is None else _place(run, run.trial(best.trial_id).best, is_absolute=True)
+
+
+def best_finished(run: RunFolder) -> TrialResult | None:
+    """Return the finished trial that is best on validation; None where there is none."""
+    results = finished(run, Plan.load(run.plan)) if run.plan.exists() else []
+    done = [result for result in results if result.state == "done"]
+    return max(done, key=lambda result: (result.score, -result.val_loss), default=None)
 
 
 def model_text(run: RunFolder) -> str | None:
@@ -271,8 +293,15 @@ def partial_lines(run: RunFolder, plan: Plan, verb: str) -> Iterator[str]:
             for r in results
         ]
         yield from text_table(["trial", "state", "epochs", f"best val {SHORT_METRICS[metric]}"], rows, left=2)
+    if (best := best_finished(run)) is not None:
+        yield f"{'Model':<{LABEL_WIDTH}}{_place(run, run.trial(best.trial_id).best)}"
+        text = (
+            f"{best.key.arm}, {best.key.training}: best on validation of those finished. The test set is read, and the "
+            "verdict made, when all are."
+        )
+        yield from _wrapped(text, PARTIAL_WIDTH, indent=LABEL_WIDTH)
     if run.report.exists():
-        yield f"Report       {shown(run.report)}"
+        yield f"{'Report':<{LABEL_WIDTH}}{_place(run, run.report)}"
     num_trials = len(plan.tuning.expected({result.trial_id: result for result in finished(run, plan)}))
     done = f"{len(results)} of {count(num_trials, 'trial')} finished."
     yield f"{done} Go on with:"

@@ -1,13 +1,17 @@
-"""What a run says where there is no terminal: a line an epoch."""
+"""What a run says where there is no terminal: a line an epoch, and one now and then within a long epoch."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from transferlib.cli.following import Snapshot, TrialRow
 from transferlib.words import duration
+
+STILL_S = 30.0
+"""After so long without a line the running trials say where they are."""
 
 
 class PlainView:
@@ -15,10 +19,14 @@ class PlainView:
 
     Args:
         file: Where to; None: stderr.
+        now: A clock, seconds.
     """
 
-    def __init__(self, file: TextIO | None = None) -> None:
+    def __init__(self, file: TextIO | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self._file = file
+        self._now = now
+        self._said_at = now()
+        self._places: dict[str, str] = {}
         self._told: set[str] = set()
         self._said = ""
 
@@ -30,10 +38,11 @@ class PlainView:
 
     def say(self, text: str) -> None:
         """Print a line of talk."""
+        self._said_at = self._now()
         print(text, file=self._file or sys.stderr, flush=True)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Print what is new: messages, phases, finished epochs, failed trials."""
+        """Print what is new: messages, phases, finished epochs, failed trials; where nothing is, how far trials are."""
         for message in snapshot.messages:
             self.say(message)
         phase = phase_of(snapshot.status)
@@ -50,6 +59,18 @@ class PlainView:
         for row in snapshot.rows:
             if row.state == "failed":
                 self._say_once(f"{row.trial.trial_id} failed: {row.reason}", row.trial.trial_id)
+
+        if self._now() - self._said_at >= STILL_S:
+            for row in snapshot.rows:
+                self._say_place(row)
+
+    def _say_place(self, row: TrialRow) -> None:
+        """Say how far a running trial is, if it has moved."""
+        trial_id = row.trial.trial_id
+        if row.state == "running" and row.num_steps and self._places.get(trial_id) != row.place:
+            self._places[trial_id] = row.place
+            left = f"  about {duration(row.eta_s)} to its end" if row.eta_s is not None else ""
+            self.say(f"{trial_id}  {row.place}  {row.images_per_s:,.0f} images/s{left}")
 
     def _say_once(self, text: str, key: str) -> None:
         if key not in self._told:

@@ -11,10 +11,10 @@ from typing import Any
 from transferlib import words
 from transferlib.cli.options import FLAGS, Flag
 from transferlib.data.cache_dir import cache_folder
-from transferlib.data.health import printable
+from transferlib.data.health import MOST_NAME_CHARACTERS, printable
 from transferlib.data.listing import Listing
-from transferlib.data.sources import list_images
-from transferlib.errors import PlanError
+from transferlib.data.sources import list_images, missing_source
+from transferlib.errors import PlanError, SpecError, WeightsError
 from transferlib.names import METRIC_WORDS
 from transferlib.planning.cheaper import make_cheaper_plan
 from transferlib.planning.fit import check_weights
@@ -36,9 +36,15 @@ def look(spec: JobSpec) -> Listing:
 
     Raises:
         WeightsError: There are no such weights.
+        SpecError: Nor are there images.
         DataError: The images cannot serve.
     """
-    check_weights(spec)
+    try:
+        check_weights(spec)
+    except WeightsError as error:
+        if (missing := missing_source(spec.data.path)) is not None:
+            raise SpecError([missing, str(error)]) from None
+        raise
     return list_images(spec.data.path, spec.data.class_level, spec.data.group_regex)
 
 
@@ -120,7 +126,7 @@ def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) ->
 
 
 def _class_names(classes: Sequence[str]) -> str:
-    shown = [printable(label) for label in classes[:MOST_CLASSES]]
+    shown = [words.shortened(printable(label), MOST_NAME_CHARACTERS) for label in classes[:MOST_CLASSES]]
     return words.listed([*shown, *([f"{len(classes) - MOST_CLASSES:,} more"] if len(classes) > MOST_CLASSES else [])])
 
 

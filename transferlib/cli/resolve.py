@@ -94,8 +94,17 @@ def resolve_spec(
             if not _is_about(problem, hidden)
         ]
     if found or spec is None:
-        raise SpecError(list(dict.fromkeys(found)))
+        raise SpecError(list(dict.fromkeys([*found, *_nothing_there(mapping)])))
     return Resolved(spec, path, tuple(notes))
+
+
+def _nothing_there(mapping: dict[str, Any]) -> list[str]:
+    """Return the sentence for images that are not there: told with what else is wrong, not once that is mended."""
+    from transferlib.data.sources import missing_source
+
+    path = _get(mapping, "data.path")
+    problem = missing_source(path) if isinstance(path, str) and path else None
+    return [] if problem is None else [problem]
 
 
 def absolute_weights(weights: str, folder: Path) -> str:
@@ -130,7 +139,7 @@ def find_models(folder: Path, weights: str) -> ModelSpec:
     try:
         return ModelSpec.model_validate({**models, **given} if isinstance(models, dict) else given)
     except ValueError:  # what is wrong with the file is told when a job is asked for
-        return ModelSpec(**given)
+        return ModelSpec.model_validate(given)
 
 
 def find_runs_dir(typed: str | None, folder: Path) -> Path:

@@ -10,8 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transferlib.cli.following import Follower, LineReader, Snapshot
-from transferlib.cli.outcome import model_place, model_text, result_json, result_lines, shown
+from transferlib.cli.following import Follower, LineReader, Snapshot, TrialRow
+from transferlib.cli.outcome import (
+    best_finished,
+    model_place,
+    model_text,
+    partial_lines,
+    result_json,
+    result_lines,
+    shown,
+)
 from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.run_state import RunState
 from transferlib.cli.run_view import RunView
@@ -19,7 +27,7 @@ from transferlib.errors import RunFolderError, TransferlibError, unknown_name
 from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder
 from transferlib.submissions import Submission
-from transferlib.words import ago, count, duration, listed
+from transferlib.words import ago, count, duration, first_of, listed
 
 EXIT_TIMEOUT = 124
 """As `timeout` of coreutils has it."""
@@ -57,11 +65,12 @@ def state_json(run: RunFolder, state: RunState) -> dict[str, Any]:
             "storage": submission.storage,
             "status": state.ray,
         }
-    trials = {}
+    trials, training = {}, []
     if (snapshot := _snapshot(run)) is not None:
         names = ("pending", "running", "done", "failed", "stopped")
         trials = {name: number for name in names if (number := snapshot.count(name))}
         trials |= {"spared": snapshot.num_spared} if snapshot.num_spared else {}
+        training = [] if state.is_over else [_place(row) for row in _running(snapshot)]
     return {
         "id": run.run_id,
         "state": state.state,
@@ -69,9 +78,10 @@ def state_json(run: RunFolder, state: RunState) -> dict[str, Any]:
         "message": state.message,
         "updated_at": state.updated_at,
         "trials": trials,
+        "training": training,
         "ray": job,
         "path": str(run.path),
-        "model": model_place(run),
+        "model": model_place(run, is_over=state.is_over),
     }
 
 
@@ -91,6 +101,8 @@ def status_lines(run: RunFolder, state: RunState) -> Iterator[str]:
     snapshot = _snapshot(run)
     if snapshot is not None:
         yield from _row("trials", _trials_text(snapshot))
+        if not state.is_over and (lines := [f"{row.trial.trial_id}, {row.place}" for row in _running(snapshot)]):
+            yield from _row("training", "\n".join(first_of(lines, "trials")))
         for problem in snapshot.problems:
             yield from _row("damaged", problem)
         best = max(snapshot.rows, key=lambda row: row.best or 0.0)
@@ -197,7 +209,11 @@ def print_result(run: RunFolder, state: RunState, *, as_json: bool, width: int) 
     """
     board = run.leaderboard("json")
     if as_json:
-        print(json.dumps({**state_json(run, state), **result_json(run)}, indent=2))
+        print(json.dumps({**state_json(run, state), **result_json(run, is_over=state.is_over)}, indent=2))
+        return
+    if not board.exists() and state.is_over and best_finished(run) is not None:
+        print(f"Run {run.run_id} is {state.state}: it has no verdict yet.", file=sys.stderr)
+        print("\n".join(partial_lines(run, Plan.load(run.plan), run.verb)))
         return
     if not board.exists():
         print(f"Run {run.run_id} has no result.", file=sys.stderr)
@@ -227,6 +243,16 @@ def _trials_text(snapshot: Snapshot) -> str:
     left = f"; about {duration(snapshot.eta_s or 0.0)} left" if is_known else ""
     spared = f", {snapshot.num_spared} spared" if snapshot.num_spared else ""
     return f"{counts} of {count(snapshot.num_trials, 'trial')}{spared}{left}"
+
+
+def _running(snapshot: Snapshot) -> list[TrialRow]:
+    return [row for row in snapshot.rows if row.state == "running"]
+
+
+def _place(row: TrialRow) -> dict[str, Any]:
+    """Return where a trial is, for `--json`: epochs finished, and steps of the one that is being trained."""
+    steps = {"step": row.step, "num_steps": row.num_steps}
+    return {"trial_id": row.trial.trial_id, "epoch": row.epoch, "num_epochs": row.num_epochs, **steps}
 
 
 def _snapshot(run: RunFolder) -> Snapshot | None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from transferlib.data.listing import HIDDEN_REASON, SkippedFile
 from transferlib.errors import DataError
-from transferlib.words import first_of
+from transferlib.words import first_of, shortened
 
 BAD_SHARE_ALARM = 0.01
 """Share of bad files past which something is wrong with the whole copy, not with single files."""
@@ -17,6 +17,8 @@ CLASS_RATIO_ALARM = 10.0
 """Largest over smallest class of train past which plain accuracy misleads."""
 MOST_SHOWN = 10
 MOST_CLASSES_SHOWN = 20
+MOST_NAME_CHARACTERS = 50
+"""Of a class in the table of counts, which is to fit a terminal of 80."""
 
 
 def check_strict(root: str, bad: Sequence[SkippedFile]) -> None:
@@ -75,16 +77,15 @@ def summarise(
 
 
 def _count_table(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> list[str]:
-    width = max(len("all classes"), *(len(printable(label)) for label in classes))
+    names = {label: shortened(printable(label), MOST_NAME_CHARACTERS) for label in classes}
+    width = max(len("all classes"), *map(len, names.values()))
     lines = [f"  {'':{width}}" + "".join(f"{split:>8}" for split in counts)]
     shown = classes
     if len(classes) > MOST_CLASSES_SHOWN:
         by_size = sorted(classes, key=lambda label: (sum(of[label] for of in counts.values()), label))
         shown = [by_size[0], by_size[-1]]
         lines[0] += "   (smallest and largest class)"
-    lines += [
-        f"  {printable(label):{width}}" + "".join(f"{of[label]:>8,}" for of in counts.values()) for label in shown
-    ]
+    lines += [f"  {names[label]:{width}}" + "".join(f"{of[label]:>8,}" for of in counts.values()) for label in shown]
     lines.append(f"  {'all classes':{width}}" + "".join(f"{sum(of.values()):>8,}" for of in counts.values()))
     return lines
 

@@ -63,12 +63,19 @@ def _grouped(listing: Listing, pattern: re.Pattern[str]) -> Listing:
     return replace(listing, entries=entries, notes=(*listing.notes, note))
 
 
+def missing_source(source: str) -> str | None:
+    """Return the sentence for a path where there is nothing; None where there is something, or it is a URI."""
+    if is_uri(source) or Path(os.path.abspath(Path(source).expanduser())).exists():
+        return None
+    return f"{source} does not exist. Give an image folder, or a .csv or .jsonl manifest."
+
+
 def _list_path(path: Path, class_level: int | None) -> Listing:
     absolute = Path(os.path.abspath(path.expanduser()))
     if absolute.is_dir():
         return list_folder(absolute, class_level)
-    if not absolute.is_file():
-        raise DataError(f"{path} does not exist. Give an image folder, or a .csv or .jsonl manifest.")
+    if (problem := missing_source(str(path))) is not None:
+        raise DataError(problem)
     if absolute.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(_no_source(str(path)))
     return list_table(str(absolute))

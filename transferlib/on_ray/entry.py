@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
-from transferlib.errors import EXIT_SOME_FAILED, TransferlibError, UsageError
+from transferlib.errors import EXIT_SOME_FAILED, RayError, TransferlibError, UsageError
 from transferlib.on_ray.mirroring import make_node_root, node_folder, remove_node_folder
+from transferlib.on_ray.ray_death import told_of_death
 from transferlib.on_ray.session import keep_to_loopback
 from transferlib.runs import RUN_ID, STORAGE_VARIABLE, RunFolder
 from transferlib.storage.uris import is_uri
@@ -42,7 +45,9 @@ def main(argv: Sequence[str]) -> int:
     from transferlib.on_ray.experiment import run_job
 
     if not is_on_cluster:
-        return run_job(RunFolder(Path(argv[1]).absolute()))
+        run = RunFolder(Path(argv[1]).absolute())
+        with told_of_death(partial(_record_death, run)):
+            return run_job(run)
     try:
         run = cluster_run(argv[1], os.environ)
         with copied_output(run.job_log):
@@ -53,6 +58,12 @@ def main(argv: Sequence[str]) -> int:
     if code in DONE_CODES:
         remove_node_folder(run)
     return code
+
+
+def _record_death(run: RunFolder, text: str) -> None:
+    """Let a run's status say that its Ray is dead."""
+    error = f"{text} Go on with: submit {run.verb} --resume {shlex.quote(str(run.path))}"
+    run.set_status("failed", exit_code=RayError.exit_code, error=error)
 
 
 def cluster_run(run_id: str, environ: Mapping[str, str]) -> RunFolder:

@@ -3,7 +3,7 @@
 Every port is bound to 127.0.0.1 and every door asks for a token of the cluster's own. The nodes live in sessions of
 their own and are found again by their recorded process ids, each checked to be still what it was.
 
-    <temp dir, 0700>/  token (0600)  node-1.log node-2.log …  node-1/ node-2/ …   Ray's own folders, one a node
+    <temp dir, 0700>/  lock  token (0600)  tmp/  node-1.log …  node-1/ …   Ray's own folders, one a node
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from transferlib.errors import ClusterUnreachableError, TransferlibError, UsageE
 from transferlib.on_ray import processes
 from transferlib.on_ray.cluster_state import NODE_SCRIPT, alive_nodes, ask_cluster, node_processes
 from transferlib.on_ray.node_shares import NodeShare
+from transferlib.on_ray.scratch import PREFIX, TEMPORARY, short_base, sweep
 from transferlib.on_ray.session import LOOPBACK, RAY_ENVIRONMENT
 
-PREFIX = "tl-"
 MARKER = "TRANSFERLIB_CLUSTER"
 """Environment variable of all that runs on a cluster: its temp dir."""
 START_TIMEOUT_S = 90.0
@@ -68,6 +68,7 @@ def start_cluster(
     with _only_one_at_a_time():
         _refuse_second()
         _refuse_taken(port)
+        sweep(Path(short_base()))
         record = _new_record(port)
         try:
             _start_nodes(record, shares, os.environ if environ is None else environ, time.monotonic() + timeout_s)
@@ -103,8 +104,12 @@ def node_environment(environ: Mapping[str, str], record: ClusterRecord, share: N
         for name, value in environ.items()
         if not name.startswith(NOT_FOR_NODES) or name.startswith(FOR_NODES)
     }
+    # What killed trials and jobs leave behind goes with the cluster; on another disk, if the user chose one, it stays.
+    scratch = Path(record.temp_dir) / TEMPORARY
+    temporary = {"TMPDIR": str(scratch)} if scratch.is_dir() else {}
     return {
         **kept,
+        **temporary,
         **RAY_ENVIRONMENT,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": record.token_path,
@@ -120,9 +125,10 @@ def node_environment(environ: Mapping[str, str], record: ClusterRecord, share: N
 
 
 def _new_record(port: int) -> ClusterRecord:
-    # Unix socket paths end at 107 bytes: the folder must be short, whatever TMPDIR says.
-    base = gettempdir()
-    folder = Path(mkdtemp(prefix=PREFIX, dir=base if len(base) <= 20 else "/tmp"))
+    base = short_base()
+    folder = Path(mkdtemp(prefix=PREFIX, dir=base))
+    if base == gettempdir():
+        (folder / TEMPORARY).mkdir(mode=0o700)
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))

@@ -8,6 +8,7 @@ one process a node. Ray's processes are ended by the kernel with this one, howev
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
@@ -29,6 +30,8 @@ def main() -> int:
     options = json.loads(sys.argv[1])
     # The folder that the cluster was started in may go away, and may hold modules that jobs should not find.
     os.chdir(os.path.dirname(options["temp_dir"]))
+    lock = os.open("lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_SH)  # while any node lives, no job that starts takes the folder for a dead one's
     is_head = options.pop("is_head")
     node = Node(RayParams(**options), head=is_head, shutdown_at_exit=True, spawn_reaper=True)
     # A job's supervisor looks here for its cluster, and takes any other Ray of this machine where the file is missing.

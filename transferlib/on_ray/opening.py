@@ -71,7 +71,8 @@ def open_trial(run: RunFolder, trial: TrialSpec) -> TrialInputs:
 
 def _stream_bytes(plan: Plan) -> int:
     """Return the object store that one worker's stream may take: its share of four fifths, 384 MiB at most."""
-    store = ray.cluster_resources()["object_store_memory"]  # type: ignore[no-untyped-call]
+    # Without a node alive there is none: what is asked of Ray next says so better than a KeyError here.
+    store = ray.cluster_resources().get("object_store_memory", 0.0)  # type: ignore[no-untyped-call]
     return max(32 * MIB, min(384 * MIB, int(store * 0.8 / (plan.concurrency * plan.workers_per_trial))))
 
 

@@ -70,6 +70,17 @@ def family(roots: Collection[int], marker: str) -> set[Process]:
     return members
 
 
+def session(number: int) -> set[Process]:
+    """Return the processes of a session.
+
+    Args:
+        number: Process id of the one that began it, which may have ended.
+    """
+    pids = [int(entry) for entry in os.listdir(PROC) if entry.isdigit()]
+    of_session = {pid for pid in pids if (fields := _stat(pid)) and int(fields[3]) == number}
+    return {process for pid in of_session if (process := read_process(pid)) is not None}
+
+
 def send_signal(processes: Collection[Process], number: signal.Signals) -> None:
     """Send a signal to those that are still alive."""
     for process in processes:

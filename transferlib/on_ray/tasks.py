@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,9 @@ from ray.exceptions import RayTaskError
 
 from transferlib.errors import TransferlibError
 from transferlib.planning.plan import Plan
+
+RETRY_ADVICE = re.compile(r"\nFailed to [^\n]* after \d+/\d+ attempts \(total backoff .*", re.DOTALL)
+"""What Ray Data writes into the text of every error that a task raises; its settings are not our users'."""
 
 
 def worker_task(function: Callable[..., Any], plan: Plan, max_retries: int = 0) -> Any:
@@ -29,10 +33,12 @@ def worker_task(function: Callable[..., Any], plan: Plan, max_retries: int = 0) 
 
 
 def own_error(error: RayTaskError) -> BaseException:
-    """Return the package's own error that a task raised, or the error as it is."""
+    """Return the package's own error that a task raised, with its own words alone; or the error as it is."""
     cause: Any = error
     while cause is not None:
         if isinstance(cause, TransferlibError) and not isinstance(cause, RayTaskError):
+            if cause.args and isinstance(cause.args[0], str):
+                cause.args = (RETRY_ADVICE.sub("", cause.args[0]), *cause.args[1:])
             return cause
         cause = getattr(cause, "cause", None) or cause.__cause__
     return error

@@ -33,7 +33,7 @@ class Watch:
         self._trials = trials
         self._ended = threading.Event()
         self._parent = int(os.environ.get(PARENT_VARIABLE, "0"))
-        self._sizes: dict[str, int] = {}
+        self._stamps: dict[str, tuple[int, int, int]] = {}
         self._written = self._read_written()
         self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
 
@@ -70,20 +70,23 @@ class Watch:
     def collect(self) -> None:
         """Append the epochs finished since the last call."""
         rows: dict[tuple[str, int], dict[str, Any]] = {}
-        sizes: dict[str, int] = {}
+        stamps: dict[str, tuple[int, int, int]] = {}
         for trial in self._trials:
             path = self._run.trial(trial.trial_id).metrics
             try:
+                state = path.stat()
+                # Files are replaced, never written to: one that was not is not opened.
+                stamp = (state.st_ino, state.st_mtime_ns, state.st_size)
+                if self._stamps.get(trial.trial_id) == stamp:
+                    continue
                 text = path.read_text()
             except FileNotFoundError:
-                continue
-            if self._sizes.get(trial.trial_id) == len(text):
                 continue
             for row in csv.DictReader(text.splitlines()):
                 key = (trial.trial_id, int(row["epoch"]))
                 if key not in self._written:
                     rows[key] = _metrics_row(trial, row)
-            sizes[trial.trial_id] = len(text)
+            stamps[trial.trial_id] = stamp
         if rows:
             self._run.append_metrics(list(rows.values()))
             for row in rows.values():
@@ -93,7 +96,7 @@ class Watch:
                     {**row, "epoch": row["epoch"] + 1},
                 )
         self._written |= rows.keys()
-        self._sizes |= sizes
+        self._stamps |= stamps
 
     def _read_written(self) -> set[tuple[str, int]]:
         if not self._run.metrics.exists():

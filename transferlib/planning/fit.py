@@ -11,7 +11,7 @@ from transferlib.models.remote_weights import check_object
 from transferlib.models.run_weights import find_run_model
 from transferlib.models.weight_names import resolve_weights
 from transferlib.planning.cost import Cost
-from transferlib.planning.footprint import GIB, job_bytes, worker_bytes
+from transferlib.planning.footprint import job_bytes, worker_bytes
 from transferlib.planning.machine import Machine
 from transferlib.planning.option_notes import trains_batchnorm
 from transferlib.planning.resources import Resources, derive_resources
@@ -98,11 +98,11 @@ def fit_to_memory(
         worker, _ = worker_bytes(spec, num_classes, resources.workers_per_trial, use_gpu=resources.use_gpu)
         notes.append(
             f"{resources.concurrency} instead of {wanted} trials side by side: each takes about "
-            f"{worker * resources.workers_per_trial / GIB:.1f} GiB of memory, {machine.name} has {have / GIB:.1f} GiB."
+            f"{size(worker * resources.workers_per_trial)} of memory, {machine.name} has {size(have)}."
         )
     if need > have:
         notes.append(
-            f"Memory may not suffice: about {need / GIB:.1f} GiB are needed, {machine.name} has {have / GIB:.1f} GiB. "
+            f"Memory may not suffice: about {size(need)} are needed, {machine.name} has {size(have)}. "
             "A smaller --global-batch-size or --image-size needs less."
         )
     return resources, tuple(notes)
@@ -119,8 +119,8 @@ def gpu_memory_notes(cost: Cost, machine: Machine) -> tuple[str, ...]:
     if not have or need <= have:
         return ()
     return (
-        f"GPU memory may not suffice: the largest trial takes about {need / GIB:.1f} GiB of each of its GPUs, and the "
-        f"smallest GPU has {have / GIB:.1f} GiB. A smaller --global-batch-size or --image-size, or more "
+        f"GPU memory may not suffice: the largest trial takes about {size(need)} of each of its GPUs, and the "
+        f"smallest GPU has {size(have)}. A smaller --global-batch-size or --image-size, or more "
         "--gpus-per-trial, needs less.",
     )
 
@@ -158,10 +158,10 @@ def refuse_if_too_big(spec: JobSpec, cost: Cost, machine: Machine) -> None:
     has_cache = machine.cache_free_bytes is not None
     need = cost.run_bytes + (0 if has_cache else cost.cache_bytes)
     if need > machine.disk_free_bytes:
-        parts = f"{cost.run_bytes / GIB:.1f} GiB for models and checkpoints"
-        parts += "" if has_cache else f" + {cost.cache_bytes / GIB:.1f} GiB for decoded images"
+        parts = f"{size(cost.run_bytes)} for models and checkpoints"
+        parts += "" if has_cache else f" + {size(cost.cache_bytes)} for decoded images"
         problems.append(
-            f"Disk: {parts} = {need / GIB:.1f} GiB at peak, and {machine.disk_free_bytes / GIB:.1f} GiB are free under "
+            f"Disk: {parts} = {size(need)} at peak, and {size(machine.disk_free_bytes)} are free under "
             f"{spec.output.runs_dir}. Use a larger disk (--runs DIR, --cache-dir DIR), --cache none, or fewer or "
             "smaller networks."
         )
@@ -176,8 +176,8 @@ def refuse_if_too_big(spec: JobSpec, cost: Cost, machine: Machine) -> None:
     ):
         if least > have:
             problems.append(
-                f"{what}: weights, gradients and optimizer alone take {least / GIB:.1f} GiB, there are "
-                f"{have / GIB:.1f} GiB. Use a smaller --arch or fewer workers a trial."
+                f"{what}: weights, gradients and optimizer alone take {size(least)}, there are "
+                f"{size(have)}. Use a smaller --arch or fewer workers a trial."
             )
     if problems:
         raise PlanError("\n".join(problems))
