@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,10 @@ from transferlib.training.worker import Worker
 
 CLASSES = 3
 STEPS = 6
-SHARES = {1: [(9,), (8,), (4,)], 2: [(5, 4), (1, 7), (4, 0)], 3: [(2, 3, 4), (6, 1, 1), (0, 1, 3)]}
-"""Images of each rank in a step, which come in turn: the same steps, cut unevenly; a rank may have nothing to do."""
+Shares = Sequence[tuple[int, ...]]
+"""Images of each rank, by step."""
+SHARES: dict[int, Shares] = {1: [(9,), (8,), (4,)], 2: [(5, 4), (1, 7), (4, 0)], 3: [(2, 3, 4), (6, 1, 1), (0, 1, 3)]}
+"""By the number of ranks, steps that come in turn: the same ones, cut unevenly; a rank may have nothing to do."""
 
 
 def small_resnet() -> nn.Module:
@@ -44,6 +46,7 @@ def train_steps(
     sync_batchnorm: bool = True,
     dtype: torch.dtype = torch.float64,
     steps: int = STEPS,
+    shares: Shares = (),
 ) -> tuple[nn.Module, list[float]]:
     """Take some steps; return the network, and each step's loss over all ranks.
 
@@ -53,7 +56,9 @@ def train_steps(
         sync_batchnorm: As `Worker.prepare_model` takes it.
         dtype: Of all that is computed.
         steps: How many.
+        shares: Of the ranks in the steps, which come in turn; those above where none are given.
     """
+    in_turn = shares or SHARES[worker.world_size]
     generator = torch.Generator().manual_seed(3)
     with _SEEDED, torch.random.fork_rng(devices=()):
         torch.manual_seed(1)
@@ -63,16 +68,16 @@ def train_steps(
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-3)
     losses = []
     for step in range(steps):
-        shares = SHARES[worker.world_size][step % len(SHARES[1])]
-        images = torch.randn(sum(shares), 3, 32, 32, generator=generator, dtype=torch.float64) * 2 + 1
-        labels = torch.randint(CLASSES, (sum(shares),), generator=generator)
-        mine = slice(sum(shares[: worker.rank]), sum(shares[: worker.rank + 1]))
+        share = in_turn[step % len(in_turn)]
+        images = torch.randn(sum(share), 3, 32, 32, generator=generator, dtype=torch.float64) * 2 + 1
+        labels = torch.randint(CLASSES, (sum(share),), generator=generator)
+        mine = slice(sum(share[: worker.rank]), sum(share[: worker.rank + 1]))
         inputs = images[mine].to(worker.device, dtype).contiguous(memory_format=torch.channels_last)
         loss = F.cross_entropy(parallel(inputs), labels[mine].to(worker.device), reduction="sum")
         optimizer.zero_grad(set_to_none=True)
-        (loss * (worker.world_size / sum(shares))).backward()  # type: ignore[no-untyped-call]
+        (loss * (worker.world_size / sum(share))).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        losses.append(worker.all_reduce(loss.detach().clone()).item() / sum(shares))
+        losses.append(worker.all_reduce(loss.detach().clone()).item() / sum(share))
     return model, losses
 
 

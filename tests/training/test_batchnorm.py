@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from tests.training.small_networks import NETWORKS, largest_difference, train_steps
+from tests.training.small_networks import CLASSES, NETWORKS, largest_difference, train_steps
 from tests.training.threads import ThreadWorker, on_threads
+from transferlib.data.folds import Folds
+from transferlib.data.images import ImageTable, image_keys
+from transferlib.data.schedule import Schedule
+from transferlib.models.skeleton import empty_model
+from transferlib.models.stages import stage_names
+from transferlib.models.zoo import build_model
+from transferlib.spec import StrategySpec
+from transferlib.strategies import get_strategy
 from transferlib.strategies.freezing import apply_strategy
 from transferlib.training.batchnorm import StepBatchNorm2d, synchronise_batchnorm
 from transferlib.training.worker import LocalWorker
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Compute each rank in its own thread alone; `process_settings` gives them back."""
+    torch.set_num_threads(1)
 
 
 def layer(dtype: torch.dtype) -> nn.BatchNorm2d:
@@ -132,11 +149,65 @@ def test_several_ranks_train_the_network_that_one_trains(network: str, world_siz
         assert largest_difference(ranks[0][0].state_dict(), other.state_dict()) == 0.0
 
 
+@pytest.mark.parametrize("fold", [1, 2, 3])
+def test_a_folds_uneven_steps_are_one_workers_however_they_are_shared(fold: int) -> None:
+    splits = Folds(3, 0).splits(np.arange(41, dtype=np.int8) % 3, fold)
+    ids = tuple(f"{number:02d}.png" for number in range(41))
+    images = ImageTable(ids, ids, ids, np.zeros(41, np.int64), splits, image_keys(ids), ("a",))
+    schedule = Schedule(images, seed=1, global_batch_size=4, eval_batch_size=9, num_epochs=2)
+
+    def shares(world_size: int) -> list[tuple[int, ...]]:
+        ranks = [schedule.steps(rank, world_size) for rank in range(world_size)]
+        steps = list(zip(*ranks, strict=True))
+        return [tuple(len(share.rows) for share in step) for step in steps if step[0].phase == "train"]
+
+    steps = len(shares(1))
+    assert len(set(shares(1))) == len({len(set(share)) for share in shares(3)}) == 2
+    model, losses = train_steps(LocalWorker(), "resnet", shares=shares(1), steps=steps)
+    for world_size in (2, 3):
+        ranks = on_threads(
+            world_size, lambda worker: train_steps(worker, "resnet", shares=shares(worker.world_size), steps=steps)
+        )
+        for other, seen in ranks:
+            assert seen == pytest.approx(losses, rel=1e-11)
+            assert largest_difference(model.state_dict(), other.state_dict()) < 1e-10
+
+
 def test_without_it_they_train_another_one() -> None:
     """Or the test above would show nothing."""
     model, _ = train_steps(LocalWorker(), "resnet", steps=1)
     (other, _), _ = on_threads(2, lambda worker: train_steps(worker, "resnet", sync_batchnorm=False, steps=1))
     assert largest_difference(model.state_dict(), other.state_dict()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("architecture", "strategy"), [("resnet50", "feature_extraction"), ("vgg11_bn", "last_layers")]
+)
+def test_a_network_that_trains_no_batchnorm_is_left_as_it_is(architecture: str, strategy: str) -> None:
+    model = empty_model(architecture, CLASSES)
+    apply_strategy(model, architecture, get_strategy(strategy).stage_factors(stage_names(architecture), StrategySpec()))
+    before = dict(model.named_modules())
+    synchronise_batchnorm(model, alone, CPU)
+    assert dict(model.named_modules()) == before
+
+
+def test_what_trains_no_batchnorm_ends_in_the_same_bits() -> None:
+    start = build_model("resnet18", CLASSES, source=None, seed=0)
+    factors = get_strategy("feature_extraction").stage_factors(stage_names("resnet18"), StrategySpec())
+    inputs, labels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2])
+
+    def run(worker: ThreadWorker, sync_batchnorm: bool) -> dict[str, Tensor]:
+        model, mine = copy.deepcopy(start), slice(worker.rank, worker.rank + 1)
+        stages = apply_strategy(model, "resnet18", factors)
+        optimizer = torch.optim.SGD(stages.parameter_groups(model, 0.1, 0.0))
+        parallel = worker.prepare_model(model, sync_batchnorm=sync_batchnorm)
+        F.cross_entropy(parallel(inputs[mine]), labels[mine]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return model.state_dict()
+
+    (apart, _), (whole, _) = (on_threads(2, partial(run, sync_batchnorm=sync)) for sync in (False, True))
+    assert largest_difference(start.state_dict(), apart) > 0.0
+    assert largest_difference(apart, whole) == 0.0
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -100,6 +100,14 @@ def test_plain_torchvision_loads_the_best_model_and_says_what_the_predictions_sa
     assert result.weights_sha256 == state_sha256(model.state_dict())
 
 
+def test_one_worker_trains_the_same_bits_with_batchnorm_over_the_step_or_apart(make_inputs: MakeInputs) -> None:
+    trials = [make_inputs(f"{sync}", epochs=1, sync_batchnorm=sync) for sync in (True, False)]
+    for inputs in trials:
+        list(train_trial(inputs, LocalWorker()))
+    whole, apart = (result_of(inputs) for inputs in trials)
+    assert (whole.weights_sha256, whole.val_loss) == (apart.weights_sha256, apart.val_loss)
+
+
 def test_metrics_are_the_records_row_by_row(make_inputs: MakeInputs) -> None:
     inputs = make_inputs(strategy="feature_extraction", epochs=3)
     records = list(train_trial(inputs, LocalWorker()))
@@ -202,7 +210,7 @@ def test_a_model_that_is_missing_damaged_or_of_other_classes_is_not_evaluated(ma
     with pytest.raises(TrialError, match="knows the classes"):
         evaluate_chosen(dataclasses.replace(inputs, images=images), LocalWorker())
     inputs.folder.best.write_bytes(inputs.folder.best.read_bytes()[:1000])
-    with pytest.raises(TrialError, match=r"best\.safetensors cannot be used"):
+    with pytest.raises(TrialError, match=r"best\.safetensors is not what training wrote"):
         evaluate_chosen(inputs, LocalWorker())
 
 

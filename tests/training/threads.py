@@ -28,7 +28,8 @@ class ThreadWorker(LocalWorker):
         if sync_batchnorm:
             synchronise_batchnorm(model, self.all_reduce, self.device)
         for parameter in model.parameters():
-            parameter.register_hook(lambda gradient: self.all_reduce(gradient) / self.world_size)
+            if parameter.requires_grad:
+                parameter.register_hook(lambda gradient: self.all_reduce(gradient) / self.world_size)
         return model
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
