@@ -24,6 +24,9 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 
+DEFAULT_CLIP_NORM = 5.0
+"""Of gradients."""
+
 
 class Section(BaseModel):
     """Base of all parts of a spec: frozen, unknown keys refused."""
@@ -182,7 +185,7 @@ class TrainingSpec(Section):
     """Linear warm-up before the cosine, in epochs; cut to a fifth of the training at most."""
     label_smoothing: Fraction = 0.0
     """Share of the target spread over all classes."""
-    gradient_clip_norm: NonNegative = 5.0
+    gradient_clip_norm: NonNegative = DEFAULT_CLIP_NORM
     """Largest global gradient norm; 0: no clipping."""
     early_stopping_patience: Annotated[int, Field(ge=0)] = 5
     """Epochs without a better validation result before a trial ends; 0: never."""
@@ -190,6 +193,9 @@ class TrainingSpec(Section):
     """auto: bf16 autocast on a GPU or CPU that has it, else fp32."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: the loss weighs classes by inverse frequency."""
+    sync_batchnorm: bool = True
+    """Trained BatchNorm takes its statistics over a step's images on all of a trial's workers, as one worker does;
+    false: each worker over its own share. Frozen BatchNorm has none to take."""
     checkpoint_every_s: Positive = 300
     """Seconds between checkpoints within an epoch; one is written after each epoch in any case."""
 
@@ -336,9 +342,10 @@ class JobSpec(Section):
             SpecError: Not YAML, not a mapping, or wrong in content.
         """
         mapping = read_mapping(path.read_text(encoding="utf-8"), str(path))
-        comparison = mapping.setdefault("comparison", {})
-        if isinstance(comparison, dict):
-            comparison.setdefault("tuning_seeds", None)
+        for section, field, before in (("comparison", "tuning_seeds", None), ("training", "sync_batchnorm", False)):
+            fields = mapping.setdefault(section, {})
+            if isinstance(fields, dict):
+                fields.setdefault(field, before)
         return cls.from_mapping(mapping)
 
 

@@ -20,9 +20,11 @@ from transferlib.cli.doctor import (
     exit_code,
     node_problems,
 )
+from transferlib.models import downloads
 from transferlib.on_ray import jobs, probe
 from transferlib.planning.nodes import ClusterFacts, NodeFacts
 
+original_why_unreachable = downloads.why_unreachable
 NODE = NodeFacts(
     name="a",
     python="3.11.7",
@@ -34,6 +36,15 @@ NODE = NodeFacts(
     can_write=True,
     sees_weights=True,
 )
+
+
+@pytest.fixture(autouse=True)
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Answer for the host of torchvision's weights, which is reached; return what is asked."""
+    urls: list[str] = []
+    monkeypatch.setattr(downloads, "why_unreachable", lambda url: urls.append(url) or "")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return urls
 
 
 def test_a_good_node_has_no_problems() -> None:
@@ -152,3 +163,34 @@ def test_a_cluster_that_does_not_answer_fails(call: Callable[..., Answer]) -> No
     answer = call("doctor", "--address", "http://127.0.0.1:9", "--json")
     assert answer.code == 2
     assert json.loads(answer.out)["checks"][-1]["name"] == "cluster"
+
+
+def check_of(answer: Answer, name: str) -> tuple[str, str]:
+    (check,) = [check for check in json.loads(answer.out)["checks"] if check["name"] == name]
+    return check["state"], check["text"]
+
+
+def test_weights_that_cannot_be_downloaded_are_told_with_file_and_place(
+    call: Callable[..., Answer], work: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    (work / "submit.yaml").write_text("models: {architectures: [resnet18]}")
+    state, text = check_of(call("doctor", "--json"), "here: resnet18")
+    assert (state, len(asked)) == ("ok", 1)
+    assert "a job downloads them" in text
+
+    monkeypatch.setattr(downloads, "why_unreachable", lambda url: "Name or service not known")
+    answer = call("doctor", "--json")
+    state, text = check_of(answer, "here: resnet18")
+    assert (state, answer.code) == ("warning", 0)
+    file = work / "torch/hub/checkpoints/resnet18-f37072fd.pth"
+    assert "cannot be downloaded (Name or service not known)" in text
+    assert f"put the file from {asked[0]} at {file}" in text
+
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"not opened")
+    assert check_of(call("doctor", "--json"), "here: resnet18")[0] == "ok"
+    assert "here: resnet18" not in call("doctor", "--weights", "none").out
+
+
+def test_the_network_says_why_it_is_not_reached() -> None:
+    assert original_why_unreachable("http://127.0.0.1:9/weights.pth")

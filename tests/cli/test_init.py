@@ -1,15 +1,18 @@
 import itertools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from transferlib import spec as spec_module
 from transferlib.cli.init import field_texts, write_spec
 from transferlib.cli.resolve import resolve_spec
 from transferlib.errors import DataError
+from transferlib.models.weight_names import torch_cache_dir
 from transferlib.spec import JobSpec, Section
 
 
@@ -19,6 +22,19 @@ def test_written_spec_reads_back_to_the_defaults(call: Callable[..., Any], work:
     assert "24 images in 2 classes (ant and bee); no splits given: they are cut." in answer.out
     text = (work / "submit.yaml").read_text()
     assert JobSpec.from_yaml(text) == JobSpec.from_mapping({"data": {"path": "photos"}})
+
+
+def test_weights_that_are_still_to_be_downloaded_are_told(
+    call: Callable[..., Any], work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(work / "torch"))
+    said = "The source weights (IMAGENET1K_V1 of resnet50) are not on this machine"
+    assert said in call("init", "photos").out
+    folder = torch_cache_dir(os.environ)
+    assert str(folder) == os.path.join(torch.hub.get_dir(), "checkpoints")
+    folder.mkdir(parents=True)
+    (folder / "resnet50-0676ba61.pth").touch()
+    assert said not in call("init", "photos", "--force").out
 
 
 def test_bare_compare_works_after_init(call: Callable[..., Any], work: Path) -> None:

@@ -218,6 +218,28 @@ def test_unknown_flags_and_stray_words_are_told_together(call: Callable[..., Any
     assert "Traceback" not in answer.err
 
 
+def test_a_switch_is_on_unless_turned_off_and_said_once(call: Callable[..., Any], work: Path) -> None:
+    def asked(*words: str) -> Any:
+        return yaml.safe_load(call("compare", "--data", "photos", "--dry-run", *words).out)["training"]
+
+    assert asked()["sync_batchnorm"] is True
+    assert asked("--no-sync-batchnorm")["sync_batchnorm"] is False
+    (work / "submit.yaml").write_text("training: {sync_batchnorm: false}")
+    assert asked()["sync_batchnorm"] is False
+    assert asked("--sync-batchnorm")["sync_batchnorm"] is True
+    answer = call("compare", "--data", "photos", "--sync-batchnorm", "--no-sync-batchnorm")
+    assert "--no-sync-batchnorm is given twice." in answer.err
+    near = call("compare", "--data", "photos", "--no-sync-batchnorms")
+    assert "Did you mean '--no-sync-batchnorm'?" in near.err
+
+
+def test_a_cheaper_command_keeps_a_switch(call: Callable[..., Any]) -> None:
+    answer = call("plan", "--data", "photos", "--epochs", "30000", "--arch", "resnet50", "--no-sync-batchnorm")
+    assert "  submit compare --data photos --epochs 30000" in answer.out
+    assert " --no-sync-batchnorm" in answer.out.split("submit compare")[1].splitlines()[0]
+    assert "--no-sync-batchnorm has no effect: a trial has one worker." in answer.out
+
+
 def test_unknown_command_names_the_nearest(call: Callable[..., Any]) -> None:
     answer = call("compar")
     assert answer.code == 2

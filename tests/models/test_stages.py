@@ -5,6 +5,7 @@ from torch import nn
 from transferlib.errors import SpecError
 from transferlib.models.skeleton import empty_model
 from transferlib.models.stages import (
+    batchnorm_stages,
     head_name,
     is_head_key,
     stage_modules,
@@ -79,3 +80,11 @@ def test_stage_order_is_input_to_head() -> None:
 def test_unknown_architecture_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(SpecError, match="Did you mean 'resnet18'"):
         stage_names("resnet-18")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_stages_that_hold_batchnorm_are_known_without_building_them(architecture: str) -> None:
+    stages = stage_modules(empty_model(architecture, 7), architecture)
+    layers = {stage: [layer for module in modules for layer in module.modules()] for stage, modules in stages.items()}
+    holding = (stage for stage in stages if any(isinstance(layer, nn.BatchNorm2d) for layer in layers[stage]))
+    assert batchnorm_stages(architecture) == tuple(holding)

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from transferlib.data.listing import Entry, Listing
-from transferlib.planning.option_notes import decide_metric, option_notes
+from transferlib.planning.option_notes import decide_metric, option_notes, worker_notes
 from transferlib.spec import JobSpec
 
 ALL = ("train", "val", "test")
@@ -70,6 +70,25 @@ def test_random_frozen_layers_are_told() -> None:
     assert note.startswith("--weights none with feature_extraction and last_layers: the frozen layers stay random")
     every_stage = {"names": ["last_layers"], "last_stages": 5}  # of a ResNet: none is frozen
     assert notes(models={"weights": "none"}, strategies=every_stage) == ()
+
+
+@pytest.mark.parametrize(
+    ("workers", "sections", "text"),
+    [
+        (1, {}, "--no-sync-batchnorm has no effect: a trial has one worker."),
+        (2, {"strategies": {"names": ["feature_extraction"]}}, "no effect: no BatchNorm is trained"),
+        (2, {"models": {"architectures": ["vgg11"]}}, "no effect: no BatchNorm is trained"),
+        (2, {"models": {"architectures": ["vgg11_bn"]}, "strategies": {"names": ["last_layers"]}}, "no effect"),
+        (2, {"models": {"architectures": ["vgg11_bn"]}}, "results depend on the number of workers"),
+        (4, {}, "from each of 4 workers' share of a step, so results depend on the number of workers"),
+    ],
+)
+def test_batchnorm_apart_on_each_worker_is_told(workers: int, sections: dict[str, Any], text: str) -> None:
+    asked = JobSpec.from_mapping({"data": {"path": "/photos"}, **sections})
+    assert list(worker_notes(asked, workers)) == []
+    apart = asked.model_copy(update={"training": asked.training.model_copy(update={"sync_batchnorm": False})})
+    (note,) = worker_notes(apart, workers)
+    assert text in note
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ import yaml
 
 from transferlib.data.listing import Entry, Listing
 from transferlib.errors import PlanError, SpecError, WeightsError
+from transferlib.models.sizes import total_parameters
 from transferlib.names import ARCHITECTURES, STRATEGIES
 from transferlib.planning.cheaper import make_cheaper_plan
 from transferlib.planning.fit import check_steps, check_weights
+from transferlib.planning.footprint import MANIFEST_IMAGE_BYTES, source_bytes
 from transferlib.planning.machine import Machine
 from transferlib.planning.plan import Plan, make_plan
 from transferlib.spec import ComparisonSpec, JobSpec
@@ -157,6 +159,13 @@ def test_a_runs_spec_from_before_only_some_seeds_tuned_means_all_of_them(
         JobSpec.model_rebuild(force=True)
 
 
+def test_run_from_before_batchnorm_was_synchronised_goes_on_without(tmp_path: Path) -> None:
+    plain = yaml.safe_load(spec().to_yaml())
+    assert plain["training"].pop("sync_batchnorm") is True
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(plain))
+    assert JobSpec.load(tmp_path / "spec.yaml").training.sync_batchnorm is False
+
+
 def test_no_two_trials_share_a_folder() -> None:
     asked = spec()
     twice = asked.comparison.model_copy(update={"seeds": (0, 0)})  # not checked, as a spec is
@@ -201,6 +210,28 @@ def test_disk_counts_models_until_they_are_chosen_between() -> None:
     assert kept == pytest.approx(checkpoints + 10 * model, rel=0.001)
 
 
+def test_memory_counts_every_networks_source_weights_that_a_process_keeps() -> None:
+    vggs = ["vgg11", "vgg13", "vgg16", "vgg19", "vgg19_bn"]
+    sizes = sorted((4 * total_parameters(name, 2) for name in vggs), reverse=True)
+
+    def held(**sections: Any) -> int:
+        return source_bytes(spec(models={"architectures": vggs, **sections.pop("models", {})}, **sections), 2, 1)
+
+    assert held() == sum(sizes[:4])
+    assert source_bytes(spec(models={"architectures": vggs}), 2, workers_per_trial=2) == sizes[0]
+    assert held(models={"weights": "none"}) == held(strategies={"names": ["scratch"]}) == 0
+    asked = [spec(models={"architectures": vggs[-count:]}) for count in (1, 4)]
+    one, four = (make_plan(each, listing(), TWO_CPUS).cost.memory_bytes for each in asked)
+    assert four - one == sum(sizes[1:4])
+
+
+def test_memory_counts_the_manifest_in_each_process_that_opens_it() -> None:
+    few, many = (make_plan(spec(), listing(count), TWO_CPUS) for count in (100, 200_100))
+    assert (few.concurrency, few.ray_cpus) == (many.concurrency, many.ray_cpus) == (1, 2)
+    processes = 2 + 1 + 2  # Ray Data's tasks, the trial, and the job, which holds the listing too
+    assert many.cost.memory_bytes - few.cost.memory_bytes == 400_000 * processes * MANIFEST_IMAGE_BYTES
+
+
 def test_what_does_not_fit_the_disk_is_refused_with_the_arithmetic() -> None:
     small = Machine(cpus=2, gpus=0, memory_bytes=24 * GIB, disk_free_bytes=GIB)
     with pytest.raises(PlanError, match=r"models and checkpoints \+ .* for decoded images = .* and 1.1 GB are free"):
@@ -243,13 +274,21 @@ def test_idle_gpus_are_told() -> None:
 
 def test_batchnorm_with_a_single_value_is_refused() -> None:
     # 33 images in steps of at most 32: 17 and 16; over 16 workers the smaller step has one image a worker.
-    resnet = spec(data={"path": "/photos", "image_size": 32})
-    with pytest.raises(PlanError, match="a BatchNorm would see a single value a channel"):
+    small, apart = {"data": {"path": "/photos", "image_size": 32}}, {"training": {"sync_batchnorm": False}}
+    resnet = spec(**small, **apart)
+    with pytest.raises(PlanError, match=r"a single value a channel\. Use --sync-batchnorm, fewer workers a trial"):
         check_steps(resnet, 33, workers_per_trial=16)
     check_steps(resnet, 33, workers_per_trial=8)
-    check_steps(spec(data={"path": "/photos", "image_size": 64}), 33, workers_per_trial=16)
-    frozen = spec(data={"path": "/photos", "image_size": 32}, strategies={"names": ["feature_extraction"]})
-    check_steps(frozen, 33, workers_per_trial=16)
+    check_steps(spec(data={"path": "/photos", "image_size": 64}, **apart), 33, workers_per_trial=16)
+    for strategy, arch in (("feature_extraction", "resnet18"), ("last_layers", "vgg11_bn")):
+        check_steps(spec(**small, **apart, strategies={"names": [strategy]}, models={"architectures": [arch]}), 33, 16)
+    check_steps(spec(**small), 33, workers_per_trial=16)  # over the whole step there are 16 values
+
+
+def test_step_of_a_single_image_is_refused_where_batchnorm_would_see_one_value() -> None:
+    small = spec(data={"path": "/photos", "image_size": 32}, training={"global_batch_size": 1})
+    with pytest.raises(PlanError, match=r"a single value a channel\. Use another --global-batch-size, or"):
+        check_steps(small, 33, workers_per_trial=1)
 
 
 def test_worker_without_an_image_is_refused() -> None:

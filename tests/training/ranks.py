@@ -8,10 +8,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from tests.training.doubles import StoppedWorker
-from transferlib.strategies.freezing import TrainedStages
+from tests.training.small_networks import NETWORKS, train_steps
 from transferlib.training import trial as trial_module
 from transferlib.training.recorder import TrialRecorder
 from transferlib.training.state import TrainingState
@@ -42,25 +41,37 @@ class StoppedRank(ProcessGroupWorker):
         return self._asked.should_stop() and self.rank == self.world_size - 1
 
 
-def train_with_frozen_batchnorm(inputs: TrialInputs, worker: Worker) -> None:
-    """Train everything but BatchNorm's statistics, which then depend on no rank's share, and keep each step's loss."""
-    recorder, train_mode = trial_module.TrialRecorder, TrainedStages.set_train_mode
-
-    def eval_mode(stages: TrainedStages, model: nn.Module) -> None:
-        model.eval()
-
-    trial_module.TrialRecorder, TrainedStages.set_train_mode = LossRecorder, eval_mode  # type: ignore[misc, method-assign]
+def train_with_losses(inputs: TrialInputs, worker: Worker) -> None:
+    """Train a trial and keep each step's loss."""
+    recorder = trial_module.TrialRecorder
+    trial_module.TrialRecorder = LossRecorder  # type: ignore[misc]
     try:
         list(train_trial(inputs, worker))
     finally:
-        trial_module.TrialRecorder, TrainedStages.set_train_mode = recorder, train_mode  # type: ignore[misc, method-assign]
+        trial_module.TrialRecorder = recorder  # type: ignore[misc]
+
+
+def save_small_networks(folder: Path, worker: Worker) -> None:
+    """Train small networks in float64; keep each with its losses."""
+    torch.set_num_threads(1)
+    for name in NETWORKS:
+        model, losses = train_steps(worker, name)
+        torch.save((model.state_dict(), losses), folder / f"{name}-{worker.rank}.pt")
+
+
+def train_small_networks(rank: int, world_size: int, folder: Path, device: str) -> None:
+    """Do only that, on a device."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    save_small_networks(folder, ProcessGroupWorker(device))
+    dist.destroy_process_group()
 
 
 def run_rank(rank: int, world_size: int, folder: Path, inputs: dict[str, TrialInputs]) -> None:
-    """Train trials by name: with frozen BatchNorm, undisturbed, and stopped by the last rank and gone on with."""
+    """Train small networks in float64; trials by name: undisturbed, and stopped by the last rank and gone on with."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    save_small_networks(folder, ProcessGroupWorker())
     if "curve" in inputs:
-        train_with_frozen_batchnorm(inputs["curve"], ProcessGroupWorker())
+        train_with_losses(inputs["curve"], ProcessGroupWorker())
     list(train_trial(inputs["whole"], ProcessGroupWorker()))
     stopped = inputs["stopped"]
     list(train_trial(stopped, StoppedRank(at=4)))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 
 from tests.training.doubles import StoppedWorker
+from tests.training.ranks import train_small_networks
+from tests.training.small_networks import NETWORKS, largest_difference, train_steps
 from transferlib.records import TrialKey, TrialSpec
 from transferlib.training.trial import TrialInputs, train_trial
 from transferlib.training.vitals import VitalSigns
@@ -48,3 +52,18 @@ def test_a_gpu_says_what_it_holds_and_how_busy_it_is() -> None:
     assert vitals.gpu_memory_bytes is not None
     assert vitals.gpu_memory_bytes >= held.nbytes
     assert vitals.gpu_utilisation is None or 0.0 <= vitals.gpu_utilisation <= 1.0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_on_gpus_train_the_network_that_one_trains(world_size: int, tmp_path: Path) -> None:
+    """Through torch's SyncBatchNorm; over gloo, for which one GPU will do."""
+    mp.spawn(train_small_networks, (world_size, tmp_path, "cuda:0"), nprocs=world_size)
+    for name in NETWORKS:
+        model, losses = train_steps(LocalWorker("cuda:0"), name)
+        ranks = [torch.load(tmp_path / f"{name}-{rank}.pt", map_location="cuda:0") for rank in range(world_size)]
+        for state, seen in ranks:
+            assert seen == pytest.approx(losses, rel=1e-11)
+            assert largest_difference(model.state_dict(), state) < 1e-10
+            assert largest_difference(ranks[0][0], state) == 0.0

@@ -122,6 +122,14 @@ def test_plain_torchvision_loads_the_best_model_and_says_what_the_predictions_sa
     assert result.weights_sha256 == state_sha256(model.state_dict())
 
 
+def test_one_worker_trains_the_same_bits_with_batchnorm_over_the_step_or_apart(make_inputs: MakeInputs) -> None:
+    trials = [make_inputs(f"{sync}", epochs=1, sync_batchnorm=sync) for sync in (True, False)]
+    for inputs in trials:
+        list(train_trial(inputs, LocalWorker()))
+    whole, apart = (result_of(inputs) for inputs in trials)
+    assert (whole.weights_sha256, whole.val_loss) == (apart.weights_sha256, apart.val_loss)
+
+
 def test_metrics_are_the_records_row_by_row(make_inputs: MakeInputs) -> None:
     inputs = make_inputs(strategy="feature_extraction", epochs=3)
     records = list(train_trial(inputs, LocalWorker()))
@@ -151,6 +159,23 @@ def test_early_stopping_waits_for_patience_epochs_without_a_better_one(make_inpu
 def test_patience_0_never_stops_early(make_inputs: MakeInputs) -> None:
     inputs = make_inputs(strategy="feature_extraction", lr=1e-30, epochs=4, early_stopping_patience=0)
     assert len(list(train_trial(inputs, LocalWorker()))) == 4
+
+
+@pytest.mark.parametrize(
+    ("clip", "advice"),
+    [
+        (0.0, "or gradient clipping, which is off (--gradient-clip-norm 5)."),
+        (2.5, "or --gradient-clip-norm under 2.5."),
+    ],
+)
+def test_what_to_do_against_a_loss_that_is_not_finite_knows_whether_gradients_are_clipped(
+    make_inputs: MakeInputs, monkeypatch: pytest.MonkeyPatch, clip: float, advice: str
+) -> None:
+    sums = TrainingLoss.loss_sum
+    monkeypatch.setattr(TrainingLoss, "loss_sum", lambda *given: sums(*given) * math.nan)
+    inputs = make_inputs(strategy="feature_extraction", epochs=1, gradient_clip_norm=clip)
+    list(train_trial(inputs, LocalWorker()))
+    assert result_of(inputs).reason.endswith(advice)
 
 
 @pytest.mark.parametrize("lag", [0, 1])

@@ -10,8 +10,10 @@ from transferlib.training.worker import LocalWorker, StopFlag, share_first
 
 def test_one_process_is_the_identity() -> None:
     worker = LocalWorker()
-    model, tensor = torch.nn.Linear(2, 2), torch.ones(3)
-    assert worker.prepare_model(model) is model
+    model, tensor = torch.nn.Sequential(torch.nn.BatchNorm2d(2)), torch.ones(3)
+    modules = dict(model.named_modules())
+    assert worker.prepare_model(model, sync_batchnorm=True) is model
+    assert dict(model.named_modules()) == modules
     assert worker.all_reduce(tensor) is tensor
     assert worker.gather("value") == ["value"]
     share_first(worker, [tensor])

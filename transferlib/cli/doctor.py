@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from transferlib.data.cache_dir import default_cache_dir
 from transferlib.errors import TransferlibError, UsageError
 from transferlib.planning.nodes import ClusterFacts, NodeFacts
 from transferlib.planning.preflight import torch_problems
+from transferlib.spec import ModelSpec
 from transferlib.words import count, size
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Wanted:
     data: str = ""
     storage: str = ""
     weights: str = ""
+    models: ModelSpec = field(default_factory=ModelSpec)
+    """Networks of a job here, and the weights that it would start from."""
 
 
 def examine(address: str | None, wanted: Wanted, environ: Mapping[str, str]) -> list[Check]:
@@ -66,7 +69,9 @@ def examine(address: str | None, wanted: Wanted, environ: Mapping[str, str]) -> 
     """
     checks = list(check_here(wanted))
     found = resolve_address(address, environ, recorded_cluster())
-    return checks if found is None else [*checks, *check_cluster(found, wanted)]
+    if found is not None:  # whose nodes have weights of their own
+        return [*checks, *check_cluster(found, wanted)]
+    return [*checks, *check_downloads(wanted)]
 
 
 def check_here(wanted: Wanted) -> Iterator[Check]:
@@ -85,7 +90,21 @@ def check_here(wanted: Wanted) -> Iterator[Check]:
     if wanted.data:
         yield _tried("here: images", lambda: count(len(list_images(wanted.data).entries), "file"))
     if wanted.weights:
-        yield _tried("here: weights", lambda: resolve_weights(wanted.weights, "resnet18").kind)
+        yield _tried("here: weights", lambda: resolve_weights(wanted.weights, wanted.models.architectures[0]).kind)
+
+
+def check_downloads(wanted: Wanted) -> Iterator[Check]:
+    """Yield where torchvision's weights are that a job on this machine starts from, or whether they can be fetched."""
+    from transferlib.models.weight_names import resolve_weights
+
+    for architecture in wanted.models.architectures:
+        try:
+            choice = resolve_weights(wanted.models.weights, architecture)
+        except TransferlibError as error:
+            yield Check(f"here: {architecture}", "failed", str(error).splitlines()[0])
+        else:
+            if choice.kind == "torchvision":
+                yield _download(architecture, choice.value)
 
 
 def check_cluster(address: ClusterAddress, wanted: Wanted) -> Iterator[Check]:
@@ -234,6 +253,22 @@ def _torch() -> str:
         text = f"torch and torchvision do not import together: {type(error).__name__}: {error}"
         raise TransferlibError(text) from None
     return versions
+
+
+def _download(architecture: str, name: str) -> Check:
+    what, title = f"here: {architecture}", f"{architecture} {name}"
+    try:
+        from transferlib.models import downloads
+    except Exception:  # whatever is wrong with torch stands on its own line
+        return Check(what, "failed", "torch and torchvision are needed to find its weights")
+    weights = downloads.TorchvisionWeights.find(architecture, name)
+    if weights.path.exists():
+        return Check(what, "ok", f"the weights {title} are at {weights.path}")
+    why = downloads.why_unreachable(weights.url)
+    if not why:
+        return Check(what, "ok", f"the weights {title} are not here yet; a job downloads them to {weights.path}")
+    text = f"the weights {title} are not here and cannot be downloaded ({why.rstrip('.')}). {weights.ways_out}"
+    return Check(what, "warning", text)
 
 
 def _write_and_remove(storage: str) -> str:

@@ -6,7 +6,7 @@ import ast
 import inspect
 import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from transferlib.data.health import MOST_NAME_CHARACTERS, printable
 from transferlib.data.listing import Listing
 from transferlib.data.sources import list_images
 from transferlib.errors import UsageError
-from transferlib.spec import JobSpec, Section
+from transferlib.models.weight_names import torch_cache_dir
+from transferlib.spec import JobSpec, ModelSpec, Section
 from transferlib.storage.uris import is_uri
 from transferlib.words import count, listed, shortened
 
@@ -65,6 +66,22 @@ def found_line(listing: Listing) -> str:
     classes = listed(names if len(listing.classes) <= 6 else [*names[:5], "more"])
     what = f"{count(len(listing.entries), 'image')} in {count(len(listing.classes), 'class', 'classes')} ({classes})"
     return f"{what}; {splits or 'no splits given: they are cut'}."
+
+
+def weights_line(environ: Mapping[str, str]) -> str:
+    """Return that the weights of a job with the defaults are still to be downloaded; empty where they are here.
+
+    Args:
+        environ: Environment variables.
+    """
+    models = ModelSpec()
+    missing = [name for name in models.architectures if not any(torch_cache_dir(environ).glob(f"{name}-*.pth"))]
+    if not missing:
+        return ""
+    return (
+        f"The source weights ({models.weights} of {listed(missing)}) are not on this machine: a job downloads them at "
+        "its start. Where it cannot, put them there first; `submit doctor` names the file and its place."
+    )
 
 
 def spec_text(spec: JobSpec, listing: Listing) -> str:

@@ -150,11 +150,13 @@ def init(images: str, force: bool, class_level: int | None) -> int:
     """
     from pathlib import Path
 
-    from transferlib.cli.init import found_line, write_spec
+    from transferlib.cli.init import found_line, weights_line, write_spec
 
     path, listing = write_spec(images, Path.cwd(), force=force, class_level=class_level)
     click.echo(f"Found {found_line(listing)}")
     click.echo(f"Wrote {path.name}. Look at it, then: submit compare --dry-run, and submit compare")
+    if line := weights_line(os.environ):
+        click.echo(line)
     return 0
 
 

@@ -13,7 +13,7 @@ import click
 
 from transferlib import names
 
-Kind = Literal["text", "path", "int", "float", "bytes", "count or list"]
+Kind = Literal["text", "path", "int", "float", "bytes", "count or list", "switch"]
 Number = int | float
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -41,6 +41,11 @@ class Flag:
     def parameter(self) -> str:
         """Return the name that click passes the value under."""
         return self.name.lstrip("-").replace("-", "_")
+
+    @property
+    def off_name(self) -> str:
+        """Return what turns a switch off, with its dashes."""
+        return f"--no-{self.name.lstrip('-')}"
 
 
 SECTIONS: dict[str, tuple[Flag, ...]] = {
@@ -206,6 +211,14 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
             choices=names.CLASS_WEIGHTS,
         ),
         Flag(
+            "--sync-batchnorm",
+            "training.sync_batchnorm",
+            "Trained BatchNorm takes its statistics over a step's images on all of a trial's workers, so that results "
+            "do not depend on their number; off: each worker over its own share.",
+            "on",
+            "switch",
+        ),
+        Flag(
             "--checkpoint-every",
             "training.checkpoint_every_s",
             "Seconds between checkpoints within an epoch.",
@@ -294,9 +307,17 @@ def job_options(verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
         for flag in reversed(FLAGS):
             default = (flag.train_default if verb == "train" else "") or flag.default
             text = f"{flag.help} [default: {default}]" if default else f"{flag.help} [required]"
-            option = click.option(
-                flag.name, flag.parameter, help=text, metavar=_metavar(flag), multiple=flag.is_repeatable, default=None
-            )
+            if flag.kind == "switch":
+                option = click.option(f"{flag.name}/{flag.off_name}", flag.parameter, help=text, default=None)
+            else:
+                option = click.option(
+                    flag.name,
+                    flag.parameter,
+                    help=text,
+                    metavar=_metavar(flag),
+                    multiple=flag.is_repeatable,
+                    default=None,
+                )
             command = option(command)
         return command
 
@@ -309,16 +330,18 @@ def _metavar(flag: Flag) -> str:
     return flag.metavar or {"int": "N", "float": "X", "bytes": "SIZE"}.get(flag.kind, "TEXT")
 
 
-def parse_flag(flag: Flag, text: str | tuple[str, ...]) -> Any:
+def parse_flag(flag: Flag, text: str | bool | tuple[str, ...]) -> Any:
     """Return a flag's value as the spec takes it.
 
     Args:
         flag: Which.
-        text: As typed; a tuple for one that is repeated.
+        text: As typed; a tuple for one that is repeated; of a switch whether it is on.
 
     Raises:
         ValueError: It is not of the flag's kind; the text says what is.
     """
+    if isinstance(text, bool):
+        return text
     if isinstance(text, tuple):
         return list(text)
     if flag.choices and text not in flag.choices:
@@ -334,6 +357,8 @@ def parse_flag(flag: Flag, text: str | tuple[str, ...]) -> Any:
             return _parse_bytes(text)
         case "count or list":
             return _parse_count_or_list(flag, text)
+        case "switch":
+            return text == "on"
     return text
 
 

@@ -282,8 +282,12 @@ def command_for(verb: str, given: Mapping[str, Any], spec: JobSpec, changed: Job
     """
     before, after = spec.model_dump(mode="json"), changed.model_dump(mode="json")
     differing = {flag.parameter: _at(after, flag) for flag in FLAGS if _at(before, flag) != _at(after, flag)}
+    switches = {flag.parameter: flag for flag in FLAGS if flag.kind == "switch"}
     words_ = ["submit", verb]
     for name, value in {**given, **differing}.items():
+        if name in switches:
+            words_.append(switches[name].name if value else switches[name].off_name)
+            continue
         flag = "--" + name.replace("_", "-")
         for one in value if isinstance(value, list | tuple) else [value]:
             words_ += [flag, str(one)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from transferlib.cli.options import FLAGS, Flag, parse_flag
 from transferlib.errors import RunFolderError, SpecError, UsageError
 from transferlib.models.weight_names import NONE
 from transferlib.runs import RunFolder
-from transferlib.spec import JobSpec, read_mapping
+from transferlib.spec import JobSpec, ModelSpec, read_mapping
 from transferlib.storage.uris import is_uri
 
 SPEC_NAME = "submit.yaml"
@@ -23,7 +24,7 @@ LAST = "@last"
 WEIGHT_FILES = (".pth", ".pt", ".safetensors")
 NO_DATA = "No images are named. Use --data PATH, or `submit init PATH` to write a submit.yaml."
 
-Given = Mapping[str, str | tuple[str, ...]]
+Given = Mapping[str, str | bool | tuple[str, ...]]
 """What was typed, by click's parameter name; what was not typed is left out."""
 
 
@@ -121,6 +122,24 @@ def absolute_weights(weights: str, folder: Path) -> str:
     path = folder / Path(weights).expanduser()
     is_path = "/" in weights or weights.endswith(WEIGHT_FILES) or os.path.exists(path)
     return os.path.abspath(path) if is_path else weights
+
+
+def find_models(folder: Path, weights: str) -> ModelSpec:
+    """Return the networks and weights of a job without further flags: what `submit.yaml` says, else the defaults.
+
+    Args:
+        folder: The current one.
+        weights: Over those of the file; empty: none were typed.
+    """
+    path = folder / SPEC_NAME
+    models: Any = None
+    with suppress(SpecError, UsageError):
+        models = read_mapping(_read(path), path.name).get("models") if path.is_file() else None
+    given = {"weights": weights} if weights else {}
+    try:
+        return ModelSpec.model_validate({**models, **given} if isinstance(models, dict) else given)
+    except ValueError:  # what is wrong with the file is told when a job is asked for
+        return ModelSpec.model_validate(given)
 
 
 def find_runs_dir(typed: str | None, folder: Path) -> Path:

@@ -66,7 +66,12 @@ def sift(parameters: Sequence[click.Parameter], args: Sequence[str]) -> tuple[li
     Returns:
         Arguments without mistakes, and one sentence a mistake.
     """
-    options = {name: option for option in parameters if isinstance(option, click.Option) for name in option.opts}
+    options = {
+        name: option
+        for option in parameters
+        if isinstance(option, click.Option)
+        for name in (*option.opts, *option.secondary_opts)
+    }
     kept: list[str] = []
     problems: list[str] = []
     seen: set[str] = set()
@@ -96,8 +101,8 @@ def sift(parameters: Sequence[click.Parameter], args: Sequence[str]) -> tuple[li
 
 
 def _repeated(name: str, option: click.Option, seen: set[str]) -> list[str]:
-    if option.multiple or name not in seen:
-        seen.add(name)
+    if option.multiple or option.name not in seen:
+        seen.add(option.name or name)
         return []
     return [f"{name} is given twice."]
 

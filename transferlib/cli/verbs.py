@@ -182,10 +182,11 @@ def doctor(address: str | None, data: str | None, storage: str | None, weights: 
     from pathlib import Path
 
     from transferlib.cli.doctor import Wanted, doctor_json, doctor_lines, examine, exit_code
-    from transferlib.cli.resolve import absolute_source, absolute_weights
+    from transferlib.cli.resolve import absolute_source, absolute_weights, find_models
 
     images, place = (absolute_source(text, Path.cwd()) if text else "" for text in (data, storage))
-    wanted = Wanted(images, place, absolute_weights(weights or "", Path.cwd()))
+    asked = absolute_weights(weights or "", Path.cwd())
+    wanted = Wanted(images, place, asked, find_models(Path.cwd(), asked))
     checks = examine(address, wanted, os.environ)
     click.echo(json.dumps(doctor_json(checks), indent=2) if as_json else "\n".join(doctor_lines(checks)))
     return exit_code(checks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,20 @@ class TorchvisionWeights:
             f"Either put the file from {self.url} at {self.path} (TORCH_HOME moves that folder), or give "
             "--weights FILE (.pth, .safetensors or a run folder) or --weights none (random weights)."
         )
+
+
+def why_unreachable(url: str, timeout_s: float = 5.0) -> str:
+    """Return why a file cannot be fetched from here, as its host or the network says it; empty where it can.
+
+    Args:
+        url: Of the file, of which only the head is asked for.
+        timeout_s: How long to wait.
+    """
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout_s):
+            return ""
+    except OSError as error:  # URLError and HTTPError are OSErrors
+        return str(getattr(error, "reason", "") or error)
 
 
 def fetch(weights: TorchvisionWeights) -> tuple[Path, list[str]]:

@@ -45,6 +45,18 @@ def stage_names(architecture: str) -> tuple[str, ...]:
     return _VGG_STAGES if architecture in VGGS else _RESNET_STAGES
 
 
+def batchnorm_stages(architecture: str) -> tuple[str, ...]:
+    """Return the stages that hold BatchNorm, input first; none of a VGG without it.
+
+    Args:
+        architecture: torchvision's name.
+    """
+    stages = stage_names(architecture)
+    if architecture in RESNETS:
+        return stages[:-1]
+    return stages[:-2] if architecture.endswith("_bn") else ()
+
+
 def head_name(architecture: str) -> str:
     """Return the head's module name: the prefix of its state-dict keys, without the dot."""
     check_architecture(architecture)

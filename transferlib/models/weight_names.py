@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,18 @@ class WeightsChoice:
     kind: Literal["none", "torchvision", "file", "folder", "object"]
     value: str
     """torchvision's enum name, an absolute path or an object's URI; empty for none."""
+
+
+def torch_cache_dir(environ: Mapping[str, str]) -> Path:
+    """Return where torch keeps the weights that it has downloaded.
+
+    Args:
+        environ: Environment variables.
+
+    Source: torch 2.15, `torch.hub.get_dir`.
+    """
+    cache = environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub" / "checkpoints"
 
 
 def torchvision_weight_names(architecture: str) -> tuple[str, ...]:

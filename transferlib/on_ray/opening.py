@@ -18,6 +18,7 @@ from transferlib.errors import WeightsError
 from transferlib.models.weights import SourceWeights, load_source_weights
 from transferlib.on_ray.data import MIB, RayStream
 from transferlib.on_ray.settled import Prepared, load_plan, load_spec, pixel_source
+from transferlib.planning.footprint import SOURCES_KEPT
 from transferlib.planning.plan import Plan
 from transferlib.records import TrialSpec
 from transferlib.runs import RunFolder
@@ -25,7 +26,7 @@ from transferlib.strategies import get_strategy
 from transferlib.training.trial import TrialInputs
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=SOURCES_KEPT)
 def load_source(weights: str, architecture: str, sha256: str, cache_dir: Path) -> SourceWeights | None:
     """Load source weights and hold them against what the job settled.
 

@@ -94,7 +94,7 @@ def estimate_cost(demand: Demand) -> Cost:
         seconds=_seconds(demand, arms),
         cache_bytes=_cache_bytes(spec, demand.num_to_decode),
         run_bytes=_run_bytes(demand, arms),
-        memory_bytes=job_bytes(spec, demand.num_classes, resources),
+        memory_bytes=job_bytes(spec, demand.num_classes, sum(demand.images.values()), resources),
         gpu_memory_bytes=gpu_bytes,
         least_memory_bytes=0 if resources.use_gpu else state * workers,
         least_gpu_memory_bytes=state if resources.use_gpu else 0,

@@ -13,6 +13,7 @@ from transferlib.models.weight_names import resolve_weights
 from transferlib.planning.cost import Cost
 from transferlib.planning.footprint import job_bytes, worker_bytes
 from transferlib.planning.machine import Machine
+from transferlib.planning.option_notes import trains_batchnorm
 from transferlib.planning.resources import Resources, derive_resources
 from transferlib.spec import JobSpec
 from transferlib.words import size
@@ -28,7 +29,7 @@ def check_steps(spec: JobSpec, num_train_images: int, workers_per_trial: int) ->
     """Refuse steps too small to train on; called on the expected images, and by the job on the real ones.
 
     A step has floor or ceil of the mean step size, and a worker floor or ceil of its share of the step. A BatchNorm in
-    train mode needs more than one value a channel.
+    train mode needs more than one value a channel: in the whole step, or in each share with `--no-sync-batchnorm`.
 
     Args:
         spec: Batch size, image size, architectures.
@@ -53,35 +54,34 @@ def check_steps(spec: JobSpec, num_train_images: int, workers_per_trial: int) ->
     )
     if share < 1:
         problems.append(f"{how}: some worker would have nothing to do. Use fewer workers a trial.")
-    elif share == 1 and _has_single_value_batchnorm(spec):
+    elif (step if spec.training.sync_batchnorm else share) == 1 and _has_single_value_batchnorm(spec):
+        ways = ("--sync-batchnorm, fewer workers a trial", "another --global-batch-size", "or larger images")
         problems.append(
-            f"{how}: at --image-size {spec.data.image_size} a BatchNorm would see a single value a channel. Use fewer "
-            "workers a trial, another --global-batch-size, or larger images."
+            f"{how}: at --image-size {spec.data.image_size} a BatchNorm would see a single value a channel. "
+            f"Use {', '.join(ways[step == 1 :])}."
         )
     if problems:
         raise PlanError("\n".join(problems))
 
 
 def _has_single_value_batchnorm(spec: JobSpec) -> bool:
-    if set(spec.strategies.names) <= {"feature_extraction"}:
-        return False  # every BatchNorm is frozen
     size = spec.data.image_size
     return any(
-        math.ceil(size / RESNET_STRIDE) <= 1
-        if architecture in names.RESNETS
-        else architecture.endswith("_bn") and size // VGG_BN_STRIDE <= 1
+        math.ceil(size / RESNET_STRIDE) <= 1 if architecture in names.RESNETS else size // VGG_BN_STRIDE <= 1
         for architecture in spec.models.architectures
+        if trains_batchnorm(spec, architecture)
     )
 
 
 def fit_to_memory(
-    spec: JobSpec, num_classes: int, resources: Resources, machine: Machine, num_trials: int
+    spec: JobSpec, num_classes: int, num_images: int, resources: Resources, machine: Machine, num_trials: int
 ) -> tuple[Resources, tuple[str, ...]]:
     """Run fewer trials side by side where main memory would not hold them.
 
     Args:
         spec: Networks and batch size.
         num_classes: Of the new head.
+        num_images: In all splits.
         resources: As the CPUs and GPUs allow.
         machine: Its memory.
         num_trials: Of the whole job.
@@ -90,9 +90,9 @@ def fit_to_memory(
         The resources, and a sentence for the user where something was changed or is doubtful.
     """
     wanted = resources.concurrency
-    while resources.concurrency > 1 and job_bytes(spec, num_classes, resources) > machine.memory_bytes:
+    have = machine.memory_bytes
+    while (need := job_bytes(spec, num_classes, num_images, resources)) > have and resources.concurrency > 1:
         resources = derive_resources(spec.resources, machine, min(num_trials, resources.concurrency - 1))
-    need, have = job_bytes(spec, num_classes, resources), machine.memory_bytes
     notes = []
     if resources.concurrency < wanted:
         worker, _ = worker_bytes(spec, num_classes, resources.workers_per_trial, use_gpu=resources.use_gpu)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from transferlib.models.flops import FLOPS_PER_MAC, flops_per_image, training_flops_per_image
-from transferlib.models.sizes import REFERENCE_IMAGE_SIZE, stage_sizes
+from transferlib.models.sizes import REFERENCE_IMAGE_SIZE, stage_sizes, total_parameters
 from transferlib.models.stages import stage_names
+from transferlib.models.weight_names import NONE
 from transferlib.planning.resources import Resources
 from transferlib.spec import JobSpec
 from transferlib.strategies import get_strategy
@@ -21,6 +22,16 @@ DATA_WORKER_BYTES = 400_000_000
 """A Ray Data task's process; about one a CPU."""
 WORKER_BYTES = 900_000_000
 """A training process before it holds a model (torch, Ray)."""
+SOURCES_KEPT = 4
+"""Networks whose source weights a training process keeps for its later trials."""
+MANIFEST_IMAGE_BYTES = 1_300
+"""What an open manifest and the index of the decoded cache take of a process for each image.
+
+Source: resident memory of a process that opened 100,000 and 400,000 images with paths of 60 characters: 1,007 bytes an
+image for the manifest, 250 for the index.
+"""
+MANIFESTS_OF_JOB = 2
+"""The job's own process holds the listing beside it, at a third of a manifest, and makes one from the other."""
 FROZEN_ACTIVATIONS = 0.1
 """Share of the activations alive at once where no backward pass needs them."""
 
@@ -57,12 +68,12 @@ class Footprint:
         return FLOAT_BYTES * (self.total_parameters + self.trained_parameters * (1 + self.optimizer_slots))
 
     def training_bytes(self, images: int) -> int:
-        """Return what training takes in memory: the state, a copy of the source weights, a step's activations.
+        """Return what training takes in memory: the state and a step's activations.
 
         Args:
             images: In one worker's share of a step.
         """
-        return self.state_bytes + self.model_bytes + int(self.activation_bytes * images)
+        return self.state_bytes + int(self.activation_bytes * images)
 
 
 def footprints(spec: JobSpec, num_classes: int) -> dict[str, Footprint]:
@@ -106,6 +117,8 @@ def _footprint(spec: JobSpec, architecture: str, strategy: str, num_classes: int
 def worker_bytes(spec: JobSpec, num_classes: int, workers_per_trial: int, *, use_gpu: bool) -> tuple[int, int]:
     """Return what one training process of the largest arm takes of main memory and of its GPU, bytes.
 
+    Of the images only a step's are counted; what grows with their number is the job's (`job_bytes`).
+
     Args:
         spec: Networks and batch size.
         num_classes: K.
@@ -114,17 +127,45 @@ def worker_bytes(spec: JobSpec, num_classes: int, workers_per_trial: int, *, use
     """
     images = -(-spec.training.global_batch_size // workers_per_trial)
     arms = footprints(spec, num_classes).values()
-    training = max(arm.training_bytes(images) for arm in arms)
-    if use_gpu:
-        return WORKER_BYTES + 2 * max(arm.model_bytes for arm in arms), training
-    return WORKER_BYTES + training, 0
+    held = WORKER_BYTES + source_bytes(spec, num_classes, workers_per_trial)
+    if use_gpu:  # the model is built in main memory; on the GPU kernels need room, taken for one set of weights
+        model = max(arm.model_bytes for arm in arms)
+        return held + model, max(arm.training_bytes(images) + arm.model_bytes for arm in arms)
+    return held + max(arm.training_bytes(images) for arm in arms), 0
 
 
-def job_bytes(spec: JobSpec, num_classes: int, resources: Resources) -> int:
-    """Return the main memory of all of a job's processes, bytes."""
+def source_bytes(spec: JobSpec, num_classes: int, workers_per_trial: int) -> int:
+    """Return what the source weights take that a training process keeps: those of its last networks.
+
+    Args:
+        spec: Networks, weights, strategies.
+        num_classes: K; the head, which is not kept, is small beside the rest.
+        workers_per_trial: Processes of a worker group serve one trial, and keep one network's.
+    """
+    if spec.models.weights == NONE or not any(get_strategy(name).uses_source for name in spec.strategies.names):
+        return 0
+    sizes = sorted((total_parameters(name, num_classes) for name in spec.models.architectures), reverse=True)
+    return FLOAT_BYTES * sum(sizes[: SOURCES_KEPT if workers_per_trial == 1 else 1])
+
+
+def job_bytes(spec: JobSpec, num_classes: int, num_images: int, resources: Resources) -> int:
+    """Return the main memory of all of a job's processes, bytes.
+
+    Args:
+        spec: Networks and batch size.
+        num_classes: K.
+        num_images: In all splits; their manifest is open in each training process, Ray Data task and in the job's own.
+        resources: Which processes there are.
+    """
     one, _ = worker_bytes(spec, num_classes, resources.workers_per_trial, use_gpu=resources.use_gpu)
     num_workers = resources.concurrency * resources.workers_per_trial
-    return RAY_BYTES + DATA_WORKER_BYTES * resources.ray_cpus + num_workers * (one + STREAM_BYTES)
+    num_manifests = MANIFESTS_OF_JOB + resources.ray_cpus + num_workers
+    return (
+        RAY_BYTES
+        + DATA_WORKER_BYTES * resources.ray_cpus
+        + num_workers * (one + STREAM_BYTES)
+        + num_manifests * num_images * MANIFEST_IMAGE_BYTES
+    )
 
 
 ACTIVATION_BYTES_224 = {

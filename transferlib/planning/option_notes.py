@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from transferlib.data.listing import Listing, split_roles
-from transferlib.models.stages import stage_names
+from transferlib.models.stages import batchnorm_stages, stage_names
 from transferlib.models.weight_names import NONE
 from transferlib.spec import CacheSpec, JobSpec, ModelSpec, Section, SplitSpec, StrategySpec, TrainingSpec
 from transferlib.strategies import get_strategy
@@ -42,6 +42,38 @@ def option_notes(spec: JobSpec, listing: Listing) -> tuple[str, ...]:
         listing: Images found; which of them have a split decides whether shares count.
     """
     return (*_training_notes(spec), *_strategy_notes(spec), *_weights_notes(spec), *_data_notes(spec, listing))
+
+
+def worker_notes(spec: JobSpec, workers_per_trial: int) -> Iterator[str]:
+    """Yield what the user should know about options that are of the workers of a trial.
+
+    Args:
+        spec: All of them.
+        workers_per_trial: As planned.
+    """
+    if spec.training.sync_batchnorm:
+        return
+    if workers_per_trial == 1:
+        yield "--no-sync-batchnorm has no effect: a trial has one worker."
+    elif not any(trains_batchnorm(spec, architecture) for architecture in spec.models.architectures):
+        yield "--no-sync-batchnorm has no effect: no BatchNorm is trained."
+    else:
+        yield (
+            f"--no-sync-batchnorm: BatchNorm that is trained takes its statistics from each of {workers_per_trial} "
+            "workers' share of a step, so results depend on the number of workers."
+        )
+
+
+def trains_batchnorm(spec: JobSpec, architecture: str) -> bool:
+    """Return whether some strategy trains a network's BatchNorm.
+
+    Args:
+        spec: Strategies and their settings.
+        architecture: torchvision's name.
+    """
+    stages, holding = stage_names(architecture), batchnorm_stages(architecture)
+    factors = (get_strategy(name).stage_factors(stages, spec.strategies) for name in spec.strategies.names)
+    return any(of_stage[stage] != FROZEN for of_stage in factors for stage in holding)
 
 
 def _training_notes(spec: JobSpec) -> Iterator[str]:

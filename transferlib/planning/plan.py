@@ -17,7 +17,7 @@ from transferlib.errors import DataError, PlanError
 from transferlib.planning.cost import Cost, Demand, estimate_cost
 from transferlib.planning.fit import check_steps, fit_to_memory, gpu_memory_notes, refuse_if_too_big
 from transferlib.planning.machine import Machine
-from transferlib.planning.option_notes import option_notes
+from transferlib.planning.option_notes import option_notes, worker_notes
 from transferlib.planning.placement import describe_placement, place_trials
 from transferlib.planning.resources import Resources, derive_resources
 from transferlib.records import TrialKey, TrialSpec
@@ -175,7 +175,9 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
     num_classes = len(listing.classes)
     resources = derive_resources(spec.resources, machine, tuning.most_side_by_side)
     check_steps(spec, images["train"], resources.workers_per_trial)
-    resources, notes = fit_to_memory(spec, num_classes, resources, machine, tuning.most_side_by_side)
+    resources, notes = fit_to_memory(
+        spec, num_classes, len(listing.entries), resources, machine, tuning.most_side_by_side
+    )
     to_decode = max(0, len(listing.entries) - num_cached)
     cost = estimate_cost(Demand(spec, tuning.expected({}), images, to_decode, num_classes, resources, machine))
     refuse_if_too_big(spec, cost, machine)
@@ -183,6 +185,7 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
     notes = (
         *roles_note,
         *option_notes(spec, listing),
+        *worker_notes(spec, resources.workers_per_trial),
         *notes,
         *gpu_memory_notes(cost, machine),
     )

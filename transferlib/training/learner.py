@@ -129,12 +129,14 @@ def build_learner(inputs: TrialInputs, worker: Worker, schedule: Schedule) -> Le
         make_pooling_deterministic(model)
     stages = apply_strategy(model, trial.architecture, inputs.stage_factors())
     groups = stages.parameter_groups(model, trial.lr, training.weight_decay)
+    # Before the network is looked at: layers may be replaced.
+    parallel = worker.prepare_model(model, sync_batchnorm=training.sync_batchnorm)
     precision = resolve_precision(training.precision, worker.device)
     network = Network(model, Normaliser(inputs.mean, inputs.std, worker.device), precision, worker.device)
     weights = class_weights(training.class_weights, images.labels[images.rows("train")], num_classes, worker.device)
     return Learner(
         network=network,
-        parallel_network=replace(network, model=worker.prepare_model(model)),
+        parallel_network=replace(network, model=parallel),
         stages=stages,
         optimizer=build_optimizer(groups, training),
         lr_schedule=LrSchedule.from_epochs(training.epochs, training.warmup_epochs, schedule.num_train_steps),

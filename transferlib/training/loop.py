@@ -15,7 +15,7 @@ from transferlib.data.schedule import Phase, Position, Rows, Schedule
 from transferlib.errors import DataError, NonFiniteLossError, StoppedError
 from transferlib.evaluation.metrics import selection_score
 from transferlib.records import EpochRecord
-from transferlib.spec import TrainingSpec
+from transferlib.spec import DEFAULT_CLIP_NORM, TrainingSpec
 from transferlib.training.learner import Learner
 from transferlib.training.loss import mean_nll
 from transferlib.training.memory import peak_memory_bytes
@@ -237,8 +237,12 @@ class Loop:
 
     def _non_finite(self, loss: float, what: str, step: int) -> NonFiniteLossError:
         epoch = self.state.position.epoch
-        rate = self.learner.head_lr(epoch, step)
+        rate, clip = self.learner.head_lr(epoch, step), self.spec.gradient_clip_norm
+        if clip > 0.0:
+            clipping = f"--gradient-clip-norm under {clip:g}"
+        else:
+            clipping = f"gradient clipping, which is off (--gradient-clip-norm {DEFAULT_CLIP_NORM:g})"
         return NonFiniteLossError(
             f"{what} is {loss} in epoch {epoch} at step {step} (both from 0), rate {rate:g}. "
-            "Use smaller rates (--base-lr, --lr-candidates), a longer warm-up, or a smaller gradient_clip_norm."
+            f"Use smaller rates (--base-lr, --lr-candidates), a longer warm-up (--warmup-epochs), or {clipping}."
         )

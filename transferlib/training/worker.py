@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from transferlib.records import EpochRecord
+from transferlib.training.batchnorm import synchronise_batchnorm
 
 T = TypeVar("T")
 
@@ -37,11 +38,13 @@ class Worker(Protocol):
         """Return where this process computes."""
         ...
 
-    def prepare_model(self, model: nn.Module) -> nn.Module:
+    def prepare_model(self, model: nn.Module, *, sync_batchnorm: bool) -> nn.Module:
         """Return a module whose backward averages gradients over all ranks; parameters stay the given model's own.
 
         Args:
             model: On `device`, `requires_grad` and train mode set: what is wrapped is what is trained.
+            sync_batchnorm: Whether BatchNorm layers in train mode take their statistics over all ranks; they are then
+                replaced within the model, under the same names and around the same tensors.
         """
         ...
 
@@ -122,8 +125,8 @@ class LocalWorker:
         self.device = torch.device(device)
         self._stop_flag = StopFlag(stop_flag)
 
-    def prepare_model(self, model: nn.Module) -> nn.Module:
-        """Return the model."""
+    def prepare_model(self, model: nn.Module, *, sync_batchnorm: bool) -> nn.Module:
+        """Return the model, untouched: its statistics are over the whole step."""
         return model
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
@@ -159,8 +162,10 @@ class ProcessGroupWorker:
         self.world_size = dist.get_world_size()
         self._stop_flag = StopFlag(stop_flag)
 
-    def prepare_model(self, model: nn.Module) -> nn.Module:
+    def prepare_model(self, model: nn.Module, *, sync_batchnorm: bool) -> nn.Module:
         """Wrap the model in DistributedDataParallel, which also shares the first rank's buffers before each step."""
+        if sync_batchnorm:
+            synchronise_batchnorm(model, self.all_reduce, self.device)
         device_ids = [self.device] if self.device.type == "cuda" else None
         parallel = DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
         _settle_buckets(parallel, self.device)
@@ -196,7 +201,8 @@ def _settle_buckets(parallel: DistributedDataParallel, device: torch.device) -> 
     the first step after a restart would be added up as an undisturbed training's very first, in other last bits.
     """
     buffers = [(buffer, buffer.clone()) for buffer in parallel.module.buffers()]
-    parallel(torch.zeros(2, 3, 64, 64, device=device)).sum().backward()
+    dtype = next(parallel.module.parameters()).dtype
+    parallel(torch.zeros(2, 3, 64, 64, device=device, dtype=dtype)).sum().backward()
     parallel.zero_grad(set_to_none=True)
     with torch.no_grad():
         for buffer, before in buffers:
