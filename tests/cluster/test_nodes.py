@@ -102,6 +102,7 @@ def host_of_rank(run: RunFolder, rank: int) -> str:
     return lines[-1].partition("(ip=")[2].partition(",")[0]
 
 
+@pytest.mark.timeout(600)
 def test_a_killed_node_changes_no_number(desk: Desk) -> None:
     two_workers = ("--strategy", "full", "--workers-per-trial", "2", "--epochs", "4")
     undisturbed = desk.detach(*two_workers)

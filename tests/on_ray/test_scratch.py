@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -86,26 +88,71 @@ def test_what_a_killed_job_left_running_is_ended_too(held: tuple[subprocess.Pope
     assert not folder.exists()
 
 
-def test_a_worker_that_writes_over_its_environment_is_found_by_its_session(tmp_path: Path) -> None:
-    worker = f"subprocess.run({['ray::x', '-c', SLEEPS]!r}, env={{}}, executable={sys.executable!r})"
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_worker_that_writes_over_its_environment_is_found_by_its_session_and_its_log(
+    tmp_path: Path, is_ours: bool
+) -> None:
+    ours, others = tmp_path / "tl-ab_12cd9", tmp_path / "elsewhere"
+    ours.mkdir()
+    others.mkdir()
+    log = f"stderr=open({str((ours if is_ours else others) / 'worker.err')!r}, 'w')"
+    worker = f"subprocess.run({['ray::x', '-c', SLEEPS]!r}, env={{}}, executable={sys.executable!r}, {log})"
     starts = f"import subprocess, os\nprint(os.getpid(), flush=True)\n{worker}"
     with subprocess.Popen(
         [sys.executable, "-c", starts], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as leader:
         assert leader.stdout is not None
         assert [leader.stdout.readline().strip(), leader.stdout.readline().strip()] == [str(leader.pid), "up"]
-        found = scratch.members(tmp_path, leader.pid)
-        assert [process.command_line[0] for process in found] == ["ray::x"]
-        scratch.end_members(tmp_path, leader.pid)
-        assert leader.wait(10) == 0
+        found = scratch.members(ours, leader.pid)
+        assert any(process.command_line[0] == "ray::x" for process in found) is is_ours
+        if is_ours:
+            scratch.end_members(ours, leader.pid)
+            assert leader.wait(10) in (0, -9)
+        else:
+            os.killpg(leader.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("host", "boot", "is_removed"), [("", "", True), ("", "another start", True), ("another host", "", False)]
+)
+def test_only_the_machine_that_a_lock_names_takes_it_for_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, boot: str, is_removed: bool
+) -> None:
+    folder = _folder(tmp_path, files=("ray", "tmp"))
+    (folder / "lock").write_text(f"{host or os.uname().nodename}\n{boot or scratch._boot()}\n123")
+    sessions: list[int | None] = []
+    monkeypatch.setattr(scratch, "members", lambda folder, session: sessions.append(session) or set())
+    sweep(tmp_path)
+    assert folder.exists() is not is_removed
+    assert sessions == ([] if host else [None if boot else 123])
+
+
+def test_a_disk_without_locks_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(file: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(scratch.fcntl, "flock", flock)
+    with scratch_folder(str(tmp_path)) as folder:
+        sweep(tmp_path)
+        assert folder.exists()
 
 
 def test_folder_without_a_lock_goes_when_it_is_old_and_nobody_uses_it(tmp_path: Path) -> None:
     old = _folder(tmp_path)
+    (old / "ray" / "session_2026").mkdir()
     young = _folder(tmp_path, "tl-01234567", age_s=1.0)
+    (young / "ray" / "session_2026").mkdir()
+    os.utime(old, (time.time() - 3600, time.time() - 3600))
     sweep(tmp_path)
     assert not old.exists()
     assert young.exists()
+
+
+@pytest.mark.parametrize("files", [(), ("tmp",), ("ray",)])
+def test_folder_that_holds_nothing_of_rays_stays(tmp_path: Path, files: tuple[str, ...]) -> None:
+    folder = _folder(tmp_path, files=files)
+    sweep(tmp_path)
+    assert folder.exists()
 
 
 def test_folder_that_a_living_cluster_uses_stays(tmp_path: Path) -> None:

@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
 from transferlib.errors import RayError
-from transferlib.on_ray import ray_death, session
+from transferlib.on_ray import entry, ray_death, session
 from transferlib.on_ray.processes import read_process
+from transferlib.runs import RunFolder, read_json
 
 TIMED_OUT = (
     "\x1b[36mThe current node timed out during startup\x1b[0m. This could happen because some of the raylet failed to "
@@ -94,22 +96,27 @@ def test_an_error_after_a_part_of_ray_died_is_told_as_that(tmp_path: Path, monke
     environment = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "tl" / "token")}
     # What the daemon started is ended with it.
     starts = f"exec -a {raylet} /bin/sleep 60"
+    said: list[str] = []
+
+    def record(text: str) -> int:
+        said.append(text)
+        return 7
+
     with (
         subprocess.Popen(["/bin/bash", "-c", starts], env=environment) as daemon,
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment) as agent,
     ):
         while not (process := read_process(daemon.pid)) or process.command_line[:1] != [str(raylet)]:
             pass
-        said: list[str] = []
         monkeypatch.setattr(ray_death.os, "_exit", lambda code: said.append(str(code)))
         with (
             pytest.raises(RayError, match="its scheduler, raylet"),
-            ray_death.told_of_death(said.append),
+            ray_death.told_of_death(record),
             ray_death.ended_with_ray(tmp_path / "tl"),
         ):
             _fail_after_the_death_of(daemon)
         assert agent.wait(10) == -9
-    assert said[-1] == "1"
+    assert said[-1] == "7"
     assert "raylet" in said[0]
     assert not (tmp_path / "tl").exists()
 
@@ -119,3 +126,44 @@ def test_an_error_under_a_healthy_ray_stays_what_it_is(tmp_path: Path, monkeypat
     monkeypatch.setattr(ray_death, "own_session", lambda: None)
     with pytest.raises(KeyError), ray_death.ended_with_ray(tmp_path):
         raise KeyError("mine")
+
+
+def test_ray_that_is_shut_down_did_not_die(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread looks just before the end of the block, and sees that Ray's processes are gone just after."""
+    monkeypatch.setattr(ray_death, "own_session", lambda: None)
+    monkeypatch.setattr(ray_death, "POLL_S", 0.01)
+    said: list[str] = []
+    looks, ended = threading.Event(), threading.Event()
+
+    def death(self: object, timeout_s: float) -> str:
+        looks.set()
+        ended.wait(10)
+        return "raylet"
+
+    def record(text: str) -> int:
+        said.append(text)
+        return 1
+
+    monkeypatch.setattr(ray_death._Watch, "death", death)
+    monkeypatch.setattr(ray_death.os, "_exit", lambda code: said.append("exit"))
+    with ray_death.told_of_death(record):
+        with ray_death.ended_with_ray(tmp_path):
+            looks.wait(10)
+        ended.set()
+        for thread in threading.enumerate():
+            if thread.name == "watch-ray":
+                thread.join(10)
+    assert said == []
+
+
+@pytest.mark.parametrize(("is_asked_to_stop", "state", "code"), [(True, "stopped", 5), (False, "failed", 1)])
+def test_a_stop_that_ends_ray_too_is_a_stop(tmp_path: Path, is_asked_to_stop: bool, state: str, code: int) -> None:
+    run = RunFolder(tmp_path / "20261127-120000-compare-abcd")
+    run.path.mkdir()
+    if is_asked_to_stop:
+        run.stop_flag.touch()
+    assert entry._record_death(run, "The Ray of this job died.") == code
+    status = read_json(run.status)
+    assert status is not None
+    assert (status["state"], status["exit_code"]) == (state, code)
+    assert f"submit compare --resume {run.path}" in status["error"]

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,30 @@ def test_evaluations_that_wait_for_cpus_are_given_up(run: RunFolder, monkeypatch
     asked = stop_when(run, lambda: time.monotonic() - began > 1)
     tune.evaluate_trials(run, plan, plan.trials, Turns(plan, is_shared=False), lambda: None)
     assert time.monotonic() - asked[0] < ENDS_WITHIN_S
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_instance")
+def test_a_job_that_yields_keeps_nothing_that_is_done(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier job comes while the first of two trials is read, and waits for everything."""
+    plan = replace(Plan.from_json(run.plan.read_text()), concurrency=2, cpus_per_worker=1)
+    (trial,) = plan.trials
+
+    class Earlier:
+        def __init__(self) -> None:
+            self.has_come = False
+
+        def must_yield(self) -> bool:
+            before, self.has_come = self.has_come, True
+            return before and any(group["state"] == "CREATED" for group in placement_group_table().values())
+
+    monkeypatch.setattr(tune, "_evaluate", lambda run_path, trial_json: None)
+    deadline = time.monotonic() + 60
+
+    def look() -> None:
+        assert time.monotonic() < deadline, "both jobs wait for each other"
+
+    tune.evaluate_trials(run, plan, [trial, replace(trial, key=replace(trial.key, seed=1))], Earlier(), look)  # type: ignore[arg-type]
 
 
 def test_a_trial_of_a_stopped_run_is_done_before_it_begins(run: RunFolder) -> None:

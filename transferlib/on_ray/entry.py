@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from transferlib.errors import EXIT_SOME_FAILED, RayError, TransferlibError, UsageError
+from transferlib.errors import EXIT_SOME_FAILED, RayError, StoppedError, TransferlibError, UsageError
 from transferlib.on_ray.mirroring import make_node_root, node_folder, remove_node_folder
 from transferlib.on_ray.ray_death import told_of_death
 from transferlib.on_ray.session import keep_to_loopback
@@ -60,10 +60,17 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
-def _record_death(run: RunFolder, text: str) -> None:
-    """Let a run's status say that its Ray is dead."""
-    error = f"{text} Go on with: submit {run.verb} --resume {shlex.quote(str(run.path))}"
-    run.set_status("failed", exit_code=RayError.exit_code, error=error)
+def _record_death(run: RunFolder, text: str) -> int:
+    """Let a run's status say that its Ray is dead; return the exit code.
+
+    A signal to all processes of a job (a batch system's time limit, say) is a stop, and ends its Ray at the same time.
+    """
+    go_on = f"Go on with: submit {run.verb} --resume {shlex.quote(str(run.path))}"
+    if run.stop_flag.exists():
+        run.set_status("stopped", exit_code=StoppedError.exit_code, error=f"Stopped, and its Ray with it. {go_on}")
+        return StoppedError.exit_code
+    run.set_status("failed", exit_code=RayError.exit_code, error=f"{text} {go_on}")
+    return RayError.exit_code
 
 
 def cluster_run(run_id: str, environ: Mapping[str, str]) -> RunFolder:

@@ -32,6 +32,7 @@ def main() -> int:
     os.chdir(os.path.dirname(options["temp_dir"]))
     lock = os.open("lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_SH)  # while any node lives, no job that starts takes the folder for a dead one's
+    os.pwrite(lock, f"{os.uname().nodename}\n".encode(), 0)  # who may take it when none does
     is_head = options.pop("is_head")
     node = Node(RayParams(**options), head=is_head, shutdown_at_exit=True, spawn_reaper=True)
     # A job's supervisor looks here for its cluster, and takes any other Ray of this machine where the file is missing.

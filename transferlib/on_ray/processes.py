@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,19 @@ def session(number: int) -> set[Process]:
     pids = [int(entry) for entry in os.listdir(PROC) if entry.isdigit()]
     of_session = {pid for pid in pids if (fields := _stat(pid)) and int(fields[3]) == number}
     return {process for pid in of_session if (process := read_process(pid)) is not None}
+
+
+def has_open(process: Process, folder: Path) -> bool:
+    """Say whether a process has a file of a folder open, or was started with a path in it."""
+    if any(str(folder) in word for word in process.command_line):
+        return True
+    files = PROC / str(process.pid) / "fd"
+    with suppress(OSError):
+        for name in os.listdir(files):
+            with suppress(OSError):
+                if os.readlink(files / name).startswith(f"{folder}/"):
+                    return True
+    return False
 
 
 def send_signal(processes: Collection[Process], number: signal.Signals) -> None:

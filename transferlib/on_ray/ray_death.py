@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from transferlib.errors import RayError
+from transferlib.errors import RayError, StoppedError
 from transferlib.on_ray.processes import Process
 from transferlib.on_ray.scratch import end_members, members, own_session
 
@@ -28,7 +28,7 @@ POLL_S = 0.5
 LATE_S = 1.5
 """An error may reach the job somewhat before the end of the process that caused it shows."""
 
-Record = Callable[[str], None]
+Record = Callable[[str], int]
 _recorders: list[Record] = []
 
 
@@ -38,7 +38,7 @@ def told_of_death(record: Record) -> Iterator[None]:
 
     Args:
         record: Called with what happened before that, maybe twice, and from another thread: the main one may wait for
-            an answer of Ray's that never comes.
+            an answer of Ray's that never comes. Returns the exit code.
     """
     _recorders.append(record)
     try:
@@ -63,6 +63,8 @@ def ended_with_ray(folder: Path) -> Iterator[None]:
     watch.start()
     try:
         yield
+    except StoppedError:
+        raise
     except Exception as error:
         if (text := watch.death(LATE_S)) is None:
             raise
@@ -85,7 +87,10 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         while not self.is_over.wait(POLL_S):
-            if (text := self.death(0.0)) is not None:
+            text = self.death(0.0)
+            if self.is_over.is_set():
+                break  # Ray was being shut down meanwhile
+            if text is not None:
                 self.tell(text)
                 break
 
@@ -119,16 +124,18 @@ class _Watch(threading.Thread):
             _record(recorders, text)
             end_members(self._folder, own_session())
             shutil.rmtree(self._folder, ignore_errors=True)
-            _record(recorders, text)
+            code = _record(recorders, text)
             if recorders:
                 sys.stdout.flush()
-                os._exit(RayError.exit_code)
+                os._exit(code)
 
 
-def _record(recorders: list[Record], text: str) -> None:
+def _record(recorders: list[Record], text: str) -> int:
+    code = RayError.exit_code
     for record in recorders:
         with suppress(OSError):  # a full disk does not keep the process alive
-            record(text)
+            code = record(text)
+    return code
 
 
 def _vital_name(process: Process) -> str:

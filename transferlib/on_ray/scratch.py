@@ -4,7 +4,7 @@
 
 Everything temporary goes in there (Ray's sessions, Tune's records, what libraries put under TMPDIR). A job that is
 killed removes nothing; the next one that starts on the machine does. A lock goes with its process, however that ends,
-so a folder whose lock is free is nobody's.
+so a folder whose lock is free is nobody's, on the machine that the lock names: others may not see that it is held.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def members(folder: Path, session: int | None) -> set[processes.Process]:
     """
     found = processes.family((), f"{TOKEN_VARIABLE}={folder / 'token'}")
     if session is not None:
-        found |= {process for process in processes.session(session) if _is_rays(process, folder)}
+        found |= {process for process in processes.session(session) if processes.has_open(process, folder)}
     return {process for process in found if process.pid != os.getpid()}
 
 
@@ -137,13 +137,17 @@ def _remove_dead(folder: Path) -> None:
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
         is_young = time.time() - state.st_mtime < SETTLED_S
-        if not is_young and not members(folder, None):
+        if not is_young and _is_rays(folder) and not members(folder, None):
             shutil.rmtree(folder, ignore_errors=True)
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        text = os.read(lock, 32).decode()
-        end_members(folder, int(text) if text.isdigit() else None)
+        host, _, rest = os.read(lock, 512).decode(errors="replace").partition("\n")
+        if host != os.uname().nodename:
+            return
+        boot, _, session = rest.partition("\n")
+        # Numbers of sessions are used again after a start of the machine, and in another container.
+        end_members(folder, int(session) if boot == _boot() and session.isdigit() else None)
         shutil.rmtree(folder, ignore_errors=True)
     except BlockingIOError:
         return  # its job is alive
@@ -157,14 +161,22 @@ def _make(base: str) -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
         with suppress(FileNotFoundError):
             lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            with suppress(OSError):  # a disk without locks: nobody sweeps there either
+                fcntl.flock(lock, fcntl.LOCK_EX)
             if (folder / LOCK).exists():
-                os.write(lock, str(own_session() or "").encode())
+                os.write(lock, f"{os.uname().nodename}\n{_boot()}\n{own_session() or ''}".encode())
                 return folder, lock
             os.close(lock)
 
 
-def _is_rays(process: processes.Process, folder: Path) -> bool:
-    """Say whether a process of a job's session is Ray's: sessions' numbers are used again."""
-    words = process.command_line
-    return bool(words) and (words[0].startswith("ray::") or any(str(folder) in word for word in words))
+def _boot() -> str:
+    """Return what names one run of a machine, or of a container on it: within, a session's number is its own."""
+    boot = (processes.PROC / "sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink(processes.PROC / 'self/ns/pid')}"
+
+
+def _is_rays(folder: Path) -> bool:
+    """Say whether a folder without a lock holds what only a Ray of ours leaves there."""
+    return any((folder / "ray").glob("session_*")) or any(
+        name == "token" or name.startswith("node-") for name in os.listdir(folder)
+    )

@@ -113,6 +113,10 @@ class TrialQueue(Searcher):
         for result in self._tuning.spared(self._read()):
             self._kept.write(self._run.trial(result.trial_id).result, result.to_json() + "\n")
 
+    def given_up(self) -> list[str]:
+        """Return the trials that Tune has given up, by our id."""
+        return [trial_id for trial_id, at in self._ended_at.items() if at == -math.inf]
+
     def waiting(self) -> dict[str, str]:
         """Return the trials that could not begin, with the reason, by our id."""
         waits = self._tuning.waits(self._read())

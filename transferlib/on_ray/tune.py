@@ -175,13 +175,14 @@ def run_trials(
         folders. Where the run was stopped some may not have begun.
     """
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # it looks for files we keep off
+    given_up: dict[str, str] = {}
     while True:
         queue = TrialQueue(run, plan.tuning, trials, kept, turns.must_yield)
         queue.spare()
         trials = [trial for trial in trials if not _is_finished(run, trial)]
         _await_turn(run, turns, look)
         if not trials or run.stop_flag.exists():
-            return {}
+            return given_up
         # Tune's own record is scratch: the run folder is the record, and trials go on from our checkpoints.
         scratch = tempfile.mkdtemp(prefix="tune-")
         try:
@@ -190,19 +191,21 @@ def run_trials(
             grid = None
         except YieldedError:
             kept.pull()
+            given_up |= dict.fromkeys(queue.given_up(), "Ray gave it up before an earlier job had its turn")
+            trials = [trial for trial in trials if trial.trial_id not in given_up]
             continue
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         kept.pull()
         if grid is None:
-            return {}
+            return given_up
         queue.spare()
         lost = {
             _config_trial(result.config).trial_id: _last_line(result.error)
             for result in map(grid.__getitem__, range(len(grid)))
             if result.error is not None
         }
-        return {**lost, **queue.waiting()}
+        return {**given_up, **lost, **queue.waiting()}
 
 
 def _is_finished(run: RunFolder, trial: TrialSpec) -> bool:
@@ -294,17 +297,19 @@ def evaluate_trials(
     task = worker_task(_evaluate, plan, MAX_RESTARTS)
     running: dict[ray.ObjectRef[None], PlacementGroup] = {}
     try:
-        for trial in pending:
-            if len(running) >= plan.concurrency:
-                _wait_for_some(run, running, 1, look)
-            _await_turn(run, turns, look)
-            if run.stop_flag.exists():
-                break
-            # A reservation, as a trial has one: other jobs see that this one waits.
-            place = placement_group([{"CPU": plan.cpus_per_worker, **({"GPU": 1} if plan.use_gpu else {})}])
-            here = PlacementGroupSchedulingStrategy(place)
-            running[task.options(scheduling_strategy=here).remote(str(run.path), trial.to_json())] = place
-        _wait_for_some(run, running, len(running), look)
+        while (pending or running) and not run.stop_flag.exists():
+            while pending and len(running) < plan.concurrency and not turns.must_yield():
+                # A reservation, as a trial has one: other jobs see that this one waits.
+                place = placement_group([{"CPU": plan.cpus_per_worker, **({"GPU": 1} if plan.use_gpu else {})}])
+                here = PlacementGroupSchedulingStrategy(place)
+                trial = pending.pop(0)
+                running[task.options(scheduling_strategy=here).remote(str(run.path), trial.to_json())] = place
+            # While an earlier job waits too: it may wait for what a finished task still holds.
+            _take_done(running, 1, POLL_S)
+            look()
+        _take_done(running, len(running), EVALUATION_GRACE_S)
+        for late in running:
+            ray.cancel(late)
     except RayTaskError as error:
         raise own_error(error) from None
     finally:
@@ -312,19 +317,12 @@ def evaluate_trials(
             remove_placement_group(place)
 
 
-def _wait_for_some(
-    run: RunFolder, running: dict[ray.ObjectRef[None], PlacementGroup], num_wanted: int, look: Callable[[], None]
-) -> None:
-    """Wait until so many tasks are done, take them out and raise what they raised. A stop ends them all."""
-    done: list[ray.ObjectRef[None]] = []
-    while len(done) < num_wanted and not run.stop_flag.exists():
-        done, _ = ray.wait(list(running), num_returns=num_wanted, timeout=POLL_S)
-        look()
-    if run.stop_flag.exists() and running:
-        done, late = ray.wait(list(running), num_returns=len(running), timeout=EVALUATION_GRACE_S)
-        for task in late:
-            ray.cancel(task)
-            remove_placement_group(running.pop(task))
+def _take_done(running: dict[ray.ObjectRef[None], PlacementGroup], num_wanted: int, timeout_s: float) -> None:
+    """Wait until so many tasks are done, or for a time; take them out and raise what they raised."""
+    if not running:
+        time.sleep(timeout_s if num_wanted else 0.0)
+        return
+    done, _ = ray.wait(list(running), num_returns=num_wanted, timeout=timeout_s)
     for task in done:
         remove_placement_group(running.pop(task))
     ray.get(done)
