@@ -97,7 +97,7 @@ class TableRecorder(TimedRecorder):
             reason=reason,
             num_restarts=self._num_restarts,
         )
-        write_atomic(self._folder.progress, progress.to_json() + "\n", is_durable=False)
+        write_atomic(self._folder.progress, progress.to_json() + "\n")
         self._shown, self._shown_at = dataclasses.replace(state.sums), time.monotonic()
         self.__dict__.setdefault("shows", []).append(time.perf_counter() - began)
 
@@ -212,7 +212,7 @@ def time_scrapes(folder: Path, spec: JobSpec, progress: str, num_trials: int) ->
             for trial in trials:
                 run.trial(trial.trial_id).path.mkdir(exist_ok=True)
                 text = progress.replace('"state": "done"', '"state": "running"')
-                write_atomic(run.trial(trial.trial_id).progress, text, is_durable=False)
+                write_atomic(run.trial(trial.trial_id).progress, text)
             began = time.perf_counter()
             size = len(urllib.request.urlopen(f"http://{address}/metrics", timeout=30).read())
             seconds += [time.perf_counter() - began] if index else []

@@ -54,22 +54,20 @@ def new_run_id(verb: str) -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{verb}-{secrets.token_hex(2)}"
 
 
-def write_atomic(path: Path, data: str | bytes, *, is_durable: bool = True) -> None:
+def write_atomic(path: Path, data: str | bytes) -> None:
     """Write a file by temporary name, fsync and rename, so that a reader sees the old or the new one.
 
     Args:
         path: Its folder must exist.
         data: Text is written as UTF-8.
-        is_durable: False: without fsync, for what is replaced often and can be made again; a power cut may empty it.
     """
     raw = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(raw)
-            if is_durable:
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut may leave an empty file
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -127,6 +125,7 @@ CURES = {
     "result.json": "Remove it: `--resume` trains this trial again.",
     "progress.json": "Remove it: it only says how far the trial was.",
     "plan.json": "Without it nothing can go on; bring it back from a copy, or start a new run.",
+    "prepared.json": "Without it nothing can go on; bring it back from a copy, or start a new run.",
     "job.json": "Remove it if the run's job is on this machine; else bring it back from a copy.",
     "leaderboard.json": "Remove it: `--resume` writes it again.",
     "test_readings.json": "Remove it: the verdict then does not say how often the test set was read.",

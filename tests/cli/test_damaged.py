@@ -99,3 +99,16 @@ def test_status_names_the_file_and_the_cure(
     said = " ".join((answer.out + answer.err).split())
     assert f"{file.rpartition('/')[2]} is damaged: it is empty. Remove it: " in said
     assert cure in said
+
+
+def test_status_as_json_names_a_damaged_plan(
+    whole: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path / "runs" / whole.run_id)
+    shutil.copytree(whole.path, run.path)
+    run.plan.write_bytes(b"")
+    assert main._run(["status", run.run_id, "--json", "--runs", str(run.path.parent)]) == 0
+    (damaged,) = json.loads(capsys.readouterr().out)["damaged"]
+    assert "plan.json is damaged: it is empty." in damaged
+    assert main._run(["status", run.run_id, "--runs", str(run.path.parent)]) == 0
+    assert "damaged   " in capsys.readouterr().out

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -97,3 +98,13 @@ def test_run_folder_and_trial_folder_give_the_same_weights_with_their_own_statis
     assert from_run.sha256 == from_trial.sha256
     assert torch.equal(from_run.state["conv1.weight"], state["conv1.weight"])
     assert from_trial.origin == f"{run.run_id}/{trial_id}"
+
+
+def test_a_damaged_model_is_no_source_of_weights(run: RunFolder) -> None:
+    folder = run.trial(add_trial(run, 0, 0.9, files={"best.safetensors": hashlib.sha256(b"whole").hexdigest()}))
+    folder.best.write_bytes(b"whole")
+    assert find_run_model(folder.path, "resnet18").path == folder.best
+    folder.best.write_bytes(b"whOle")
+    for named in (run.path, folder.path):
+        with pytest.raises(WeightsError, match=r"is damaged: .* submit compare --resume"):
+            find_run_model(named, "resnet18")

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.telemetry.run_folders import begin_run
-from transferlib.errors import RunFolderError
+from transferlib.errors import DamagedFileError, RunFolderError
 from transferlib.on_ray import prepare
 from transferlib.on_ray.prepare import settle
 from transferlib.on_ray.settled import Prepared
 from transferlib.planning.plan import Plan
-from transferlib.runs import RunFolder, read_json
+from transferlib.runs import RunFolder, read_json, write_json
 
 PREPARED = Prepared("fp32", {"resnet18": "12ab"}, {}, [])
 
@@ -21,14 +21,14 @@ class Attempts:
     """Be the job of one run again and again, each time under the versions and on the processor given."""
 
     def __init__(self, run: RunFolder, plan: Plan, patch: pytest.MonkeyPatch) -> None:
-        self.run, self._plan, self._patch = run, plan, patch
+        self.run, self.plan, self._patch = run, plan, patch
 
     def __call__(self, torch: str, processor: str = "one", *, is_allowed: bool = False) -> None:
         now = {"bit_exact": True, "versions": {"torch": torch, "numpy": "2.3"}, "processor": processor}
         self._patch.setattr(prepare, "describe_environment", lambda plan: now)
         if is_allowed:
             self.run.resume_changed_flag.touch()
-        settle(self.run, PREPARED, self._plan)
+        settle(self.run, PREPARED, self.plan)
 
 
 @pytest.fixture
@@ -79,3 +79,17 @@ def test_leave_that_was_not_needed_is_no_leave_for_later(attempt: Attempts) -> N
     assert read_json(attempt.run.environment)["bit_exact"] is True
     with pytest.raises(RunFolderError, match="would not go on bit for bit"):
         attempt("2.16")
+
+
+def test_what_an_older_version_did_not_settle_is_settled_on_resume(attempt: Attempts) -> None:
+    attempt("2.15")
+    write_json(attempt.run.prepared, {**(read_json(attempt.run.prepared) or {}), "manifest_sha256": ""})
+    settle(attempt.run, PREPARED, attempt.plan, "ab12")
+    assert read_json(attempt.run.prepared)["manifest_sha256"] == "ab12"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"precision": 3, "more": 4}', "null"])
+def test_a_damaged_record_of_what_was_settled_is_named(attempt: Attempts, text: str) -> None:
+    attempt.run.prepared.write_text(text)
+    with pytest.raises(DamagedFileError, match=r"prepared\.json is damaged"):
+        Prepared.load(attempt.run)

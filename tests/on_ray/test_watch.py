@@ -67,3 +67,15 @@ def test_rows_that_could_not_be_written_come_with_the_next_call(
             watch.collect()
     watch.collect()
     assert _written(run) == [(plan.trials[0].trial_id, 0)]
+
+
+@pytest.mark.parametrize("text", ["epoch,train_loss\n0,1\n", "epoch\nx\n", "\x00", "epoch,lr\n0\n"])
+def test_damaged_tables_end_no_job(tmp_path: Path, text: str) -> None:
+    run, plan = begin_run(tmp_path)
+    first, second = plan.trials[:2]
+    _epochs(run, first, 1)
+    _epochs(run, second, 1)
+    run.trial(first.trial_id).metrics.write_text(text.replace("0,1", "0,{"))
+    run.metrics.write_text('none of ours\n[]\n{"trial_id": 3}\n')
+    Watch(run, plan.trials).collect()
+    assert json.loads(run.metrics.read_text().splitlines()[-1])["trial_id"] == second.trial_id

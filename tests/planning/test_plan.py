@@ -138,6 +138,14 @@ def test_a_plan_from_before_only_some_seeds_tuned_trains_all() -> None:
     assert Plan.from_json(json.dumps(fields)).num_trained_trials == 30
 
 
+def test_plan_of_an_older_version_keeps_what_it_left_over_for_images() -> None:
+    plan = make_plan(spec(), listing(), TWO_CPUS)
+    fields = json.loads(plan.to_json())
+    del fields["data_cpus"]
+    fields |= {"ray_cpus": 16, "cpus_per_worker": 1.0, "concurrency": 1, "workers_per_trial": 1}
+    assert Plan.from_json(json.dumps(fields)).data_cpus == 15
+
+
 def test_a_runs_spec_from_before_only_some_seeds_tuned_means_all_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

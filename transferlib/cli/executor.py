@@ -9,8 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from transferlib.errors import DamagedFileError
 from transferlib.jobs_folder import job_script
-from transferlib.runs import ENDED, PARENT_VARIABLE, RunFolder, read_json
+from transferlib.runs import ENDED, PARENT_VARIABLE, RunFolder, read_object
 
 LOG_TAIL_LINES = 20
 
@@ -52,7 +53,10 @@ class LocalJob:
         """
         code = self._process.poll()
         if code is None:
-            status = read_json(self._run.status) or {}
+            try:
+                status = read_object(self._run.status) or {}
+            except DamagedFileError:  # on a full disk one may be half written; the next look sees another
+                status = {}
             if status.get("state") in ENDED and not self._run.is_locked():
                 code = self._process.returncode = int(status.get("exit_code", 1))
         return code

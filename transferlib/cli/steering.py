@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
@@ -23,7 +22,7 @@ from transferlib.cli.outcome import (
 from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.run_state import RunState
 from transferlib.cli.run_view import RunView
-from transferlib.errors import RunFolderError, TransferlibError, unknown_name
+from transferlib.errors import DamagedFileError, RunFolderError, TransferlibError, unknown_name
 from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder
 from transferlib.submissions import Submission
@@ -66,11 +65,16 @@ def state_json(run: RunFolder, state: RunState) -> dict[str, Any]:
             "status": state.ray,
         }
     trials, training = {}, []
-    if (snapshot := _snapshot(run)) is not None:
+    snapshot, problems = _snapshot(run)
+    if snapshot is not None:
         names = ("pending", "running", "done", "failed", "stopped")
         trials = {name: number for name in names if (number := snapshot.count(name))}
         trials |= {"spared": snapshot.num_spared} if snapshot.num_spared else {}
         training = [] if state.is_over else [_place(row) for row in _running(snapshot)]
+    try:
+        model = model_place(run, is_over=state.is_over)
+    except DamagedFileError as error:
+        model, problems = None, (*problems, str(error))
     return {
         "id": run.run_id,
         "state": state.state,
@@ -79,9 +83,10 @@ def state_json(run: RunFolder, state: RunState) -> dict[str, Any]:
         "updated_at": state.updated_at,
         "trials": trials,
         "training": training,
+        "damaged": list(dict.fromkeys(problems)),
         "ray": job,
         "path": str(run.path),
-        "model": model_place(run, is_over=state.is_over),
+        "model": model,
     }
 
 
@@ -98,13 +103,13 @@ def status_lines(run: RunFolder, state: RunState) -> Iterator[str]:
         yield from _row("doing" if not state.is_over else "because", state.message)
     if state.note:
         yield from _row("but", state.note)
-    snapshot = _snapshot(run)
+    snapshot, problems = _snapshot(run)
+    for problem in problems:
+        yield from _row("damaged", problem)
     if snapshot is not None:
         yield from _row("trials", _trials_text(snapshot))
         if not state.is_over and (lines := [f"{row.trial.trial_id}, {row.place}" for row in _running(snapshot)]):
             yield from _row("training", "\n".join(first_of(lines, "trials")))
-        for problem in snapshot.problems:
-            yield from _row("damaged", problem)
         best = max(snapshot.rows, key=lambda row: row.best or 0.0)
         if (model := model_text(run)) is not None:
             yield from _row("model", model)
@@ -255,10 +260,15 @@ def _place(row: TrialRow) -> dict[str, Any]:
     return {"trial_id": row.trial.trial_id, "epoch": row.epoch, "num_epochs": row.num_epochs, **steps}
 
 
-def _snapshot(run: RunFolder) -> Snapshot | None:
-    with contextlib.suppress(FileNotFoundError, TransferlibError):
-        return Follower(run, Plan.load(run.plan)).take()
-    return None
+def _snapshot(run: RunFolder) -> tuple[Snapshot | None, tuple[str, ...]]:
+    """Return how the trials stand, None where there is no plan, and which files are damaged."""
+    try:
+        snapshot = Follower(run, Plan.load(run.plan)).take()
+        return snapshot, snapshot.problems
+    except FileNotFoundError:
+        return None, ()
+    except TransferlibError as error:
+        return None, (str(error),)
 
 
 def _trial_log(run: RunFolder, trial_id: str) -> Path:

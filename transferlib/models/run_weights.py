@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +33,12 @@ def find_run_model(folder: Path, architecture: str) -> RunModel:
         architecture: torchvision's name.
 
     Raises:
-        WeightsError: No finished model of this architecture is there; the text says what is.
+        WeightsError: No finished model of this architecture is there; the text says what is. Or it is damaged.
 
     Source: CONTRACT, Choosing.
     """
     if (folder / "best.safetensors").is_file():
+        _refuse_damaged(TrialFolder(folder))
         return RunModel(folder / "best.safetensors", f"{folder.parent.parent.name}/{folder.name}", ())
     run = RunFolder(folder)
     if not (folder / "trials").is_dir():
@@ -53,10 +55,20 @@ def find_run_model(folder: Path, architecture: str) -> RunModel:
         )
     handed = (read_json(run.choice) or {}).get("model")
     best, trial = min(fitting, key=lambda pair: (pair[0].trial_id != handed, *_selection_key(pair[0])))
+    _refuse_damaged(trial)
     chosen_of = f" of {len(fitting)}" if len(fitting) > 1 else ""
     origin = f"{run.run_id}/{best.trial_id} (best{chosen_of} on validation, accuracy {best.val_accuracy:.3f})"
     notes = () if run.choice.is_file() else (f"{run.run_id} did not finish: the best of what it has was taken.",)
     return RunModel(trial.best, origin, notes)
+
+
+def _refuse_damaged(trial: TrialFolder) -> None:
+    if trial.best in trial.damaged_files():
+        run = trial.path.parent.parent
+        raise WeightsError(
+            f"--weights: {trial.best} is damaged: it is not what its trial wrote (another sha256). Bring it back "
+            f"from a copy, or train it again: submit compare --resume {shlex.quote(str(run))}"
+        )
 
 
 def _selection_key(result: TrialResult) -> tuple[float, float, int, float, TrialKey]:

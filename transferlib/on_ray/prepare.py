@@ -221,6 +221,9 @@ def settle(run: RunFolder, prepared: Prepared, plan: Plan, manifest_sha256: str 
         allowed = {"bit_exact": False, "changes": [*recorded.get("changes", ()), *changes]}
         write_json(run.environment, {**recorded, **newest, **allowed})
     run.resume_changed_flag.unlink(missing_ok=True)
+    if not before.manifest_sha256:  # of a version that did not say
+        before = replace(before, manifest_sha256=manifest_sha256)
+        write_json(run.prepared, before.to_plain())
     return before
 
 

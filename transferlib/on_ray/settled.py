@@ -10,7 +10,7 @@ from transferlib.data.cache_dir import cache_folder
 from transferlib.data.decode import Limits
 from transferlib.data.source import PixelSource
 from transferlib.planning.plan import Plan
-from transferlib.runs import RunFolder, read_json
+from transferlib.runs import RunFolder, read_object, reading
 from transferlib.spec import JobSpec
 
 
@@ -33,9 +33,14 @@ class Prepared:
 
     @classmethod
     def load(cls, run: RunFolder) -> Prepared | None:
-        """Read it from the run folder; None before the job has settled it."""
-        value = read_json(run.prepared)
-        return None if value is None else cls(**value)
+        """Read it from the run folder; None before the job has settled it.
+
+        Raises:
+            DamagedFileError: It is not what a job wrote.
+        """
+        with reading(run.prepared):
+            value = read_object(run.prepared)
+            return None if value is None else cls(**value)
 
     def to_plain(self) -> dict[str, object]:
         """Return it as plain values."""

@@ -82,11 +82,15 @@ class Watch:
                 text = path.read_text()
             except FileNotFoundError:
                 continue
-            for row in csv.DictReader(text.splitlines()):
-                key = (trial.trial_id, int(row["epoch"]))
-                if key not in self._written:
-                    rows[key] = _metrics_row(trial, row)
             stamps[trial.trial_id] = stamp
+            try:
+                found = [(int(row["epoch"]), _metrics_row(trial, row)) for row in csv.DictReader(text.splitlines())]
+            except (ValueError, TypeError, LookupError, AttributeError):
+                logger.warning("%s is damaged; metrics.jsonl lacks its epochs.", path)
+                continue
+            rows |= {
+                (trial.trial_id, epoch): row for epoch, row in found if (trial.trial_id, epoch) not in self._written
+            }
         if rows:
             self._run.append_metrics(list(rows.values()))
             for row in rows.values():
@@ -106,7 +110,17 @@ class Watch:
         whole = [line for line in lines if line.endswith("\n")]
         if len(whole) < len(lines):
             self._run.metrics.write_text("".join(whole))
-        return {(row["trial_id"], row["epoch"]) for row in map(json.loads, whole)}
+        return set(filter(None, map(_key_of, whole)))
+
+
+def _key_of(line: str) -> tuple[str, int] | None:
+    """Return the trial and epoch of a row of `metrics.jsonl`; None of a damaged one, which is written once more."""
+    try:
+        row = json.loads(line)
+        return str(row["trial_id"]), int(row["epoch"])
+    except (ValueError, TypeError, LookupError):
+        logger.warning("metrics.jsonl has a line that is none of ours: %.80s", line)
+        return None
 
 
 def _metrics_row(trial: TrialSpec, row: dict[str, str]) -> dict[str, Any]:

@@ -147,6 +147,9 @@ class Plan:
         fields["trials"] = tuple(TrialSpec.from_plain(trial) for trial in fields["trials"])
         fields["cost"] = Cost(**fields["cost"])
         fields["notes"] = tuple(fields["notes"])
+        if "data_cpus" not in fields:  # of a version that left them over instead: what was left, a worker
+            workers = fields["concurrency"] * fields["workers_per_trial"]
+            fields["data_cpus"] = max(0.0, (fields["ray_cpus"] / workers) - fields["cpus_per_worker"])
         return cls(**fields)
 
 

@@ -73,7 +73,7 @@ def announced(folder: Path, run_id: str, target: str) -> Iterator[None]:
     owner = _Owner(socket.gethostname(), os.getpid(), _started(os.getpid()))
     labels = {HOST_LABEL: owner.host, PID_LABEL: str(owner.pid), START_LABEL: owner.started}
     text = json.dumps([{"targets": [target], "labels": labels}], indent=1) + "\n"
-    write_atomic(path, text, is_durable=False)
+    write_atomic(path, text)
     try:
         yield
     finally:

@@ -58,10 +58,10 @@ def write_model(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()  # with the mode that this user's files get
+        mode = temporary.stat().st_mode
         save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, temporary, dict(metadata))
-        mask = os.umask(0)  # the only way to read it
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # safetensors makes it readable by its owner alone
+        temporary.chmod(mode & 0o777)  # safetensors makes it readable by its owner alone
         with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -68,7 +68,7 @@ class TrialRecorder:
         state.totals = take_up_totals(state.totals, before.totals if before is not None else None)
         self._store.discard_after(state.position)
         # Epochs that are in no checkpoint are run again, so their rows go: each epoch stands there once.
-        write_atomic(self._folder.metrics, metrics_csv(state.records), is_durable=False)
+        write_atomic(self._folder.metrics, metrics_csv(state.records))
         self._shown = dataclasses.replace(state.sums)
         self._loss = _last_loss(state)
         self._show(state, "running")
@@ -105,7 +105,7 @@ class TrialRecorder:
             *(record.epoch + 1, self._inputs.job.training.epochs, record.train_loss, record.val_loss),
             *(record.val_accuracy, " (best so far)" if record.is_best else "", record.seconds, record.checkpoint_s),
         )
-        write_atomic(self._folder.metrics, metrics_csv(state.records), is_durable=False)
+        write_atomic(self._folder.metrics, metrics_csv(state.records))
         self._shown = EpochSums()
         self._loss = record.train_loss
         self._show(state, "running")
@@ -172,7 +172,7 @@ class TrialRecorder:
             val_loss=state.records[-1].val_loss if state.records else None,
             **dataclasses.asdict(self._vital_signs.read()),
         )
-        write_atomic(self._folder.progress, progress.to_json() + "\n", is_durable=False)
+        write_atomic(self._folder.progress, progress.to_json() + "\n")
         self._shown, self._shown_at = dataclasses.replace(sums), time.monotonic()
 
     def _stage_lrs(self, position: Position) -> dict[str, float]:
