@@ -66,10 +66,27 @@ def test_a_job_yields_to_one_that_came_before_it_and_could_use_the_room(
     earlier: Reservation, uses_gpu: bool, yields: bool
 ) -> None:
     holder = Reservation(8, ({"GPU": 1.0},), True)
-    assert occupancy(earlier, holder, gpus=1).must_yield(uses_gpu=uses_gpu) == yields
+    assert (occupancy(earlier, holder, gpus=1).earlier(uses_gpu=uses_gpu) == earlier) == yields
 
 
 def test_of_two_jobs_that_wait_one_always_goes() -> None:
     waiting = (Reservation(3, CPU2, False), Reservation(7, CPU2, False))
-    assert not replace(occupancy(*waiting), own_job=3).must_yield(uses_gpu=False)
-    assert occupancy(*waiting).must_yield(uses_gpu=False)
+    assert replace(occupancy(*waiting), own_job=3).earlier(uses_gpu=False) is None
+    assert occupancy(*waiting).earlier(uses_gpu=False) == waiting[0]
+
+
+def test_a_job_that_yields_says_to_whom() -> None:
+    now = occupancy(Reservation(3, CPU2 * 2, False), cpus=(2, 2))
+    assert now.explain() == "waiting: run 20260101-000000-compare-aaaa came earlier and needs 2 times 2 CPUs"
+
+
+def test_what_others_hold_without_a_reservation_is_told_too() -> None:
+    now = replace(occupancy(Reservation(3, CPU2, True), Reservation(7, CPU2, False)), free={})
+    assert now.explain().endswith("aaaa holds 2 of 4 CPUs; something without a reservation holds 2 of 4 CPUs")
+
+
+def test_only_a_job_that_holds_and_asks_for_nothing_waits_unseen() -> None:
+    all_taken = Reservation(3, ({"CPU": 4.0},), True)
+    assert occupancy(all_taken).waits_unseen
+    assert not occupancy(Reservation(3, CPU2, True)).waits_unseen
+    assert not occupancy(all_taken, Reservation(7, CPU2, False)).waits_unseen

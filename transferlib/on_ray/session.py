@@ -160,8 +160,8 @@ def _try_twice(start: Callable[[], object], clean: Callable[[], None], failed: s
             ray.shutdown()
             clean()
             if is_last:
-                text = f"{failed}, in two tries of half a minute each: {_why(error)} {_load()}"
-                raise RayError(f"{text}Start again when less runs here.") from error
+                text = f"{failed}, in two tries: {_why(error)} {_load()}"
+                raise RayError(text.rstrip()) from error
 
 
 def _why(error: Exception) -> str:
@@ -174,7 +174,11 @@ def _why(error: Exception) -> str:
 def _load() -> str:
     """Return how busy the machine is, as a sentence; empty where it is not."""
     load, cpus = os.getloadavg()[0], len(os.sched_getaffinity(0))
-    return f"The machine is busy: {load:.0f} processes want its {cpus} CPUs. " if load > 1.5 * cpus else ""
+    return (
+        f"The machine is busy: {load:.0f} processes want its {cpus} CPUs. Start again when less runs here."
+        if load > 1.5 * cpus
+        else ""
+    )
 
 
 @contextmanager

@@ -11,9 +11,12 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transferlib.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from ray.util.placement_group import PlacementGroup
 
 LOOK_S = 1.0
 """How often Ray is asked."""
@@ -59,30 +62,50 @@ class Occupancy:
         """Return what this job waits for."""
         return tuple(one for one in self.reservations if one.job == self.own_job and not one.is_placed)
 
-    def must_yield(self, *, uses_gpu: bool) -> bool:
-        """Say whether a job that came before this one waits for what this one could leave to it.
+    @property
+    def holds_some(self) -> bool:
+        """Say whether this job has a reservation."""
+        return any(one.job == self.own_job and one.is_placed for one in self.reservations)
+
+    @property
+    def waits_unseen(self) -> bool:
+        """Say whether this job has reserved nothing and other jobs hold every CPU: it waits for one to read images."""
+        nothing = not self.waiting and not self.holds_some
+        return nothing and self._offered("CPU") - sum(self._taken("CPU").values()) < 1.0
+
+    def earlier(self, *, uses_gpu: bool) -> Reservation | None:
+        """Return what a job that came before this one waits for and this one could leave to it; None: nothing.
 
         Args:
             uses_gpu: Whether this job's trials take GPUs.
         """
-        return any(
-            self._fits_when_empty(one) and (uses_gpu or one.total("GPU") <= self.free.get("GPU", 0.0))
+        wanted = (
+            one
             for one in self.reservations
-            if one.job < self.own_job and not one.is_placed
+            if one.job < self.own_job
+            and not one.is_placed
+            and self._fits_when_empty(one)
+            and (uses_gpu or one.total("GPU") <= self.free.get("GPU", 0.0))
         )
+        return next(wanted, None)
 
-    def explain(self) -> str:
+    def explain(self, *, uses_gpu: bool = False) -> str:
         """Say what this job waits for and who has it; empty where it waits for nothing, or a moment only.
 
         A job that has reserved nothing yet waits for the CPU that reads its images.
+
+        Args:
+            uses_gpu: Whether this job's trials take GPUs.
         """
-        holds_some = any(one.job == self.own_job and one.is_placed for one in self.reservations)
+        holds_some = self.holds_some
         if self.waiting:
             wanted = self.waiting[0]
-        elif holds_some or self._offered("CPU") - sum(self._taken("CPU").values()) >= 1.0:
-            return ""
+        elif self.waits_unseen:
+            wanted = _one_cpu(self.own_job)
+        elif (earlier := self.earlier(uses_gpu=uses_gpu)) is not None:
+            return f"waiting: {self._name(earlier.job)} came earlier and needs {_describe(earlier)}"
         else:
-            wanted = Reservation(self.own_job, ({"CPU": 1.0},), is_placed=False)
+            return ""
         if not self._fits_when_empty(wanted):
             return f"waiting: needs {_describe(wanted)}, and the nodes that are alive have no room for that"
         short = next((name for name, _, _ in RESOURCES if wanted.total(name) > self.free.get(name, 0.0)), "CPU")
@@ -107,10 +130,15 @@ class Occupancy:
         _, one, many = next(row for row in RESOURCES if row[0] == resource)
         offered, taken = self._offered(resource), self._taken(resource)
         ranked = sorted(((amount, job) for job, amount in taken.items() if amount), reverse=True)
+        own = sum(one.total(resource) for one in self.reservations if one.job == self.own_job and one.is_placed)
+        rest = offered - self.free.get(resource, 0.0) - own - sum(taken.values())
+        holders = [(self._name(job), amount) for amount, job in ranked]
+        holders += [("something without a reservation", rest)] if rest >= 0.5 else []
         unit = one if offered == 1 else many
-        return [
-            f"{self.names.get(job, 'another job')} holds {amount:.4g} of {offered:.4g} {unit}" for amount, job in ranked
-        ]
+        return [f"{name} holds {amount:.4g} of {offered:.4g} {unit}" for name, amount in holders]
+
+    def _name(self, job: int) -> str:
+        return self.names.get(job, "another job")
 
     def _fits_when_empty(self, wanted: Reservation) -> bool:
         """Say whether the nodes that are alive could hold a reservation if nothing else were there."""
@@ -132,23 +160,21 @@ class Turns:
         self._uses_gpu = plan.use_gpu
         self._is_shared = is_shared
         self._looked_at = float("-inf")
+        self._ticket: PlacementGroup | None = None
         self._occupancy: Occupancy | None = None
         self._waiting_since: float | None = None
 
     def must_yield(self) -> bool:
         """Say whether an earlier job waits, so that this one begins nothing now."""
         occupancy = self._look()
-        return occupancy is not None and occupancy.must_yield(uses_gpu=self._uses_gpu)
+        return occupancy is not None and occupancy.earlier(uses_gpu=self._uses_gpu) is not None
 
     def explain(self) -> str:
         """Say what this job waits for; empty where it does not, or has not for long."""
         occupancy = self._look()
         if occupancy is None:
             return ""
-        if self.must_yield() and not occupancy.waiting:
-            text = "waiting: a job that came earlier has its turn"
-        else:
-            text = occupancy.explain()
+        text = occupancy.explain(uses_gpu=self._uses_gpu)
         now = time.monotonic()
         self._waiting_since = (self._waiting_since or now) if text else None
         return text if self._waiting_since is not None and now - self._waiting_since >= PATIENCE_S else ""
@@ -157,7 +183,21 @@ class Turns:
         if self._is_shared and time.monotonic() - self._looked_at >= LOOK_S:
             self._occupancy = read_occupancy()
             self._looked_at = time.monotonic()
+            self._show_that_it_waits(self._occupancy)
         return self._occupancy
+
+    def _show_that_it_waits(self, occupancy: Occupancy) -> None:
+        """Ask for a CPU where the tasks that read images wait for one: a reservation is what later jobs leave room for.
+
+        It goes once it has its place, which one of those tasks takes then.
+        """
+        from ray.util import placement_group, remove_placement_group
+
+        if self._ticket is None and occupancy.waits_unseen:
+            self._ticket = placement_group([{"CPU": 1.0}])
+        elif self._ticket is not None and occupancy.holds_some:
+            remove_placement_group(self._ticket)
+            self._ticket = None
 
 
 def read_occupancy() -> Occupancy:
@@ -189,6 +229,10 @@ def read_occupancy() -> Occupancy:
         free=free,
         names=names,
     )
+
+
+def _one_cpu(job: int) -> Reservation:
+    return Reservation(job, ({"CPU": 1.0},), is_placed=False)
 
 
 def _job_number(text: str) -> int:
