@@ -32,6 +32,7 @@ from transferlib.data.facts import (
     stamp_files,
 )
 from transferlib.data.file_index import KnownFile, file_index, write_known
+from transferlib.data.looks import look_at
 from transferlib.data.shard_index import ShardIndex, shard_index
 from transferlib.data.shards import ShardWriter
 from transferlib.errors import CacheWriteError
@@ -135,12 +136,14 @@ class DecodedCache:
                 columns, row = found[0].columns, found[1]
                 width, height = int(columns.source_widths[row]), int(columns.source_heights[row])
                 check_size(width, height, self.limits)
-                return ImageFacts(sha256.hex(), width, height)
+                pixels = found[0].pixels(found[1])
+                return ImageFacts(sha256.hex(), width, height, look=None if pixels is None else look_at(pixels))
             decoded = decode_image(data, short_side=self.short_side, limits=self.limits)
         except BadImageError as error:
             return ImageFacts(sha256.hex(), error.width, error.height, error.reason)
         writer.add(sha256, (decoded.height, decoded.width), decoded.pixels)
-        return ImageFacts(sha256.hex(), decoded.width, decoded.height)
+        look = look_at(decoded.pixels, decoded.mode, decoded.orientation)
+        return ImageFacts(sha256.hex(), decoded.width, decoded.height, look=look)
 
     def damaged(self, sha256s: Sequence[str]) -> list[str]:
         """Read images and return those that are not here intact; ingesting their files rebuilds them.

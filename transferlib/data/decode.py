@@ -86,6 +86,10 @@ class Decoded:
     """Of the source as it is to be seen (after EXIF orientation), pixels."""
     height: int
     """As width."""
+    mode: str = ""
+    """Pillow's name of how the file holds colours; empty where Pillow does not read it."""
+    orientation: int = 1
+    """EXIF's, 1 to 8, which `pixels` are turned by."""
 
 
 def decode_image(data: bytes, *, short_side: int | None, limits: Limits) -> Decoded:
@@ -112,6 +116,7 @@ def decode_image(data: bytes, *, short_side: int | None, limits: Limits) -> Deco
         data = png_picture(data)
     with quiet_pillow():
         image = _open(data)
+        mode = image.mode if image is not None else ""
         stored = _stored_size(image, data)
         check_size(*stored, limits)
         try:
@@ -120,7 +125,8 @@ def decode_image(data: bytes, *, short_side: int | None, limits: Limits) -> Deco
         # end as this file's reason and never cost its neighbours.
         except Exception as error:
             raise BadImageError(_reason(error), *stored) from None
-    return Decoded(pixels, *(stored[::-1] if orientation in _SWAPS_SIDES else stored))
+    width, height = stored[::-1] if orientation in _SWAPS_SIDES else stored
+    return Decoded(pixels, width, height, mode, orientation)
 
 
 def check_size(width: int, height: int, limits: Limits) -> None:

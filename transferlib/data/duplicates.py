@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -73,12 +73,71 @@ def _is_cropped(window: int) -> bool:
     return any(any(cut) for cut in WINDOWS[window])
 
 
-def near_groups(sha256: Sequence[str], pairs: Sequence[NearPair]) -> list[int | None]:
+class NearRows(NamedTuple):
+    """Hold what near duplicates there are among N images."""
+
+    pairs: list[NearPair]
+    groups: list[str | None]
+    """[N], the same id of an image for all that show the same; None: no other does."""
+    ids: list[str]
+    """[N]."""
+    labels: list[str]
+    """[N]."""
+    sides: dict[int, list[tuple[float, int]]]
+    """By row that stands for its content: what shows the same, with the likeness."""
+    stands_for: list[int]
+    """[N], the row that stands for the content of each."""
+
+    @classmethod
+    def find(
+        cls, sha256: Sequence[str], looks: Sequence[Look | None], ids: Sequence[str], labels: Sequence[str]
+    ) -> Self:
+        """Look for near duplicates.
+
+        Args:
+            sha256: N contents.
+            looks: N; None: not looked at.
+            ids: N.
+            labels: N.
+        """
+        order = sorted(range(len(ids)), key=lambda row: ids[row])  # so that nothing depends on the order of the rows
+        found = find_near_duplicates([sha256[row] for row in order], [looks[row] for row in order])
+        pairs = [pair._replace(first=order[pair.first], second=order[pair.second]) for pair in found]
+        first: dict[str, int] = {}
+        for row in order:
+            first.setdefault(sha256[row], row)
+        sides: dict[int, list[tuple[float, int]]] = {}
+        for pair in pairs:
+            for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
+                sides.setdefault(one, []).append((pair.likeness, other))
+        groups = [None if row is None else ids[row] for row in near_groups(sha256, pairs, order)]
+        return cls(pairs, groups, list(ids), list(labels), sides, [first[content] for content in sha256])
+
+    def other(self, row: int, splits: Sequence[int]) -> str | None:
+        """Return the id of an image that shows the same: rather of another split, then of another class.
+
+        Args:
+            row: Of the image.
+            splits: Of all images.
+        """
+        of = self.sides.get(self.stands_for[row])
+        if not of:
+            return None
+
+        def telling(side: tuple[float, int]) -> tuple[bool, bool, float, int]:
+            likeness, other = side
+            return splits[other] != splits[row], self.labels[other] != self.labels[row], likeness, -other
+
+        return self.ids[max(of, key=telling)[1]]
+
+
+def near_groups(sha256: Sequence[str], pairs: Sequence[NearPair], order: Sequence[int]) -> list[int | None]:
     """Return for each image the first row of those that it shows the same as, over any number of links.
 
     Args:
         sha256: N contents; images of one content go together.
         pairs: Of rows.
+        order: All rows; the first of a group in this order names it.
 
     Returns:
         N; None where no other content shows the same.
@@ -94,4 +153,7 @@ def near_groups(sha256: Sequence[str], pairs: Sequence[NearPair]) -> list[int | 
     for pair in pairs:
         parent[root(sha256[pair.first])] = root(sha256[pair.second])
     first: dict[str, int] = {}
-    return [first.setdefault(root(content), row) if content in parent else None for row, content in enumerate(sha256)]
+    for row in order:
+        if sha256[row] in parent:
+            first.setdefault(root(sha256[row]), row)
+    return [first[root(content)] if content in parent else None for content in sha256]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -37,6 +36,10 @@ class Look(NamedTuple):
     """EXIF's, 1 to 8; 1: as stored."""
 
 
+NOT_LOOKED_AT = (None,) * len(Look._fields)
+"""What stands in a table's columns where there is no look."""
+
+
 def look_at(pixels: npt.NDArray[np.uint8], mode: str = "", orientation: int = 1) -> Look:
     """Return how an image looks.
 
@@ -49,6 +52,8 @@ def look_at(pixels: npt.NDArray[np.uint8], mode: str = "", orientation: int = 1)
         mode: Of the file.
         orientation: Of the file.
     """
+    import cv2  # here, since a manifest is read without it
+
     height, width = pixels.shape[:2]
     factor = max(1, min(height, width) // _WORKING_SIDE)
     if factor > 1:

@@ -19,22 +19,26 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from transferlib.data.components import OUT, find_components
+from transferlib.data.duplicates import NearRows
 from transferlib.data.facts import ImageFacts
 from transferlib.data.folds import Folds
 from transferlib.data.health import check_classes, check_strict, summarise
 from transferlib.data.images import ImageTable, image_keys
 from transferlib.data.listing import Entry, Listing, SkippedFile, SplitRoles, split_roles
+from transferlib.data.near_notes import look_notes, near_notes
 from transferlib.data.placement import claims_to_be_image
 from transferlib.data.splits import Assignment, Candidates, Cut, assign_folds, assign_splits
 from transferlib.errors import DataError
 from transferlib.names import SPLITS
 from transferlib.records import TrialKey
 from transferlib.runs import write_atomic
-from transferlib.spec import DataSpec
+from transferlib.spec import DataSpec, NearDuplicates
 
 __all__ = ["ImageTable", "Manifest"]
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+OLDER_SCHEMA = "1"
+"""Without the columns from `near_group` on."""
 COLUMNS = pa.schema(
     [
         ("image_id", pa.string()),
@@ -47,8 +51,12 @@ COLUMNS = pa.schema(
         ("height", pa.int32()),
         ("status", pa.string()),
         ("reason", pa.string()),
+        ("near_group", pa.string()),
+        ("near_duplicate", pa.string()),
+        ("remarks", pa.string()),
     ]
 )
+OLDER_COLUMNS = COLUMNS.names[: COLUMNS.names.index("near_group")]
 CONTENT_COLUMNS = ("image_id", "label", "split", "group", "sha256", "width", "height", "status")
 """What makes two manifests the same: where the files lie on a machine, and the wording of reasons, do not."""
 
@@ -71,9 +79,19 @@ class Manifest:
     """How what had no split was cut; a run keeps the cut it began with."""
     folds: Folds | None = None
     """None: the splits of the table are those of every trial; else they are those of seed 0 in fold 1."""
+    near: NearDuplicates = "off"
+    """What was done about near duplicates; a run keeps to that too."""
 
     @classmethod
-    def build(cls, listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec, *, cut: Cut = "rank") -> Manifest:
+    def build(
+        cls,
+        listing: Listing,
+        facts: Sequence[ImageFacts],
+        spec: DataSpec,
+        *,
+        cut: Cut = "rank",
+        near: NearDuplicates | None = None,
+    ) -> Manifest:
         """Bring together what was listed and what was read; the order of neither matters.
 
         Args:
@@ -81,6 +99,7 @@ class Manifest:
             facts: One for each entry of the listing, in its order.
             spec: Shares and seed of the cut, and what to do about bad files.
             cut: How to cut; of a run that goes on: as its manifest says.
+            near: What to do about near duplicates, likewise; None: as the spec says.
 
         Raises:
             DataError: Bad files where `on_bad_image` is "fail"; a class that lost every image; classes that cannot be
@@ -112,7 +131,8 @@ class Manifest:
                 f"Cut into {folds.num} folds, anew for each seed: every image is tested once a seed. The counts are of "
                 "one fold."
             )
-        rows = sorted(_rows(listing, facts, spec, cut), key=lambda row: str(row["image_id"]))
+        near = near or spec.near_duplicates
+        rows = sorted(_rows(listing, facts, spec, cut, near), key=lambda row: str(row["image_id"]))
         return cls(
             table=pa.Table.from_pylist(rows, COLUMNS),
             classes=listing.classes,
@@ -121,6 +141,7 @@ class Manifest:
             num_bad=len(bad),
             cut=cut,
             folds=folds,
+            near=near,
         )
 
     def images(self, key: TrialKey | None = None) -> ImageTable:
@@ -133,7 +154,7 @@ class Manifest:
         if self.folds is None or key is None:
             return images
         if key.seed not in self._parts:
-            components = find_components(images.sha256, self.groups)
+            components = find_components(images.sha256, self.groups, self.near_groups)
             self._parts[key.seed] = self.folds.parts(components, images.labels, images.classes, key.seed)
         return replace(images, splits=self.folds.splits(self._parts[key.seed], key.fold))
 
@@ -143,6 +164,15 @@ class Manifest:
         used = self.table.filter(pc.equal(self.table["status"], "used"))
         groups: list[str | None] = used["group"].to_pylist()
         return groups
+
+    @cached_property
+    def near_groups(self) -> list[str | None] | None:
+        """Return what near duplicates have in common, of each used image in their order; None: they count alone."""
+        if self.near != "group":
+            return None
+        used = self.table.filter(pc.equal(self.table["status"], "used"))
+        near: list[str | None] = used["near_group"].to_pylist()
+        return near
 
     @cached_property
     def _parts(self) -> dict[int, npt.NDArray[np.int8]]:
@@ -171,11 +201,16 @@ class Manifest:
 
     def summary_lines(self) -> list[str]:
         """Return what a user should know before training: counts, what was left out and why, and warnings."""
-        return summarise(self.root, self.count_by_split_and_class(), self.table, self.num_bad, self.notes)
+        return summarise(self.root, self.count_by_split_and_class(), self.table, self.num_bad, self._all_notes())
+
+    def _all_notes(self) -> tuple[str, ...]:
+        return (*self.notes, *near_notes(self.table, is_grouped=self.near == "group"), *look_notes(self.table))
 
     def sha256(self) -> str:
         """Return a hash of which images are used for what, for the comparison on resume; hexadecimal."""
-        rows = [self.classes, *zip(*(self.table[name].to_pylist() for name in CONTENT_COLUMNS), strict=True)]
+        is_grouped = self.near == "group" and self.table["near_group"].null_count < self.table.num_rows
+        names = (*CONTENT_COLUMNS, *(("near_group",) if is_grouped else ()))
+        rows = [self.classes, *zip(*(self.table[name].to_pylist() for name in names), strict=True)]
         return hashlib.sha256("\n".join(json.dumps(row) for row in rows).encode()).hexdigest()
 
     def save(self, path: Path) -> None:
@@ -187,6 +222,7 @@ class Manifest:
             "root": self.root,
             "num_bad": str(self.num_bad),
             "cut": self.cut,
+            "near_duplicates": self.near,
             **({} if self.folds is None else {"folds": json.dumps(self.folds._asdict())}),
         }
         buffer = io.BytesIO()
@@ -205,7 +241,11 @@ class Manifest:
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path} cannot be read as a manifest: {error}") from None
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        if metadata.get("schema") != SCHEMA_VERSION or table.schema.names != COLUMNS.names:
+        if metadata.get("schema") == OLDER_SCHEMA and table.schema.names == OLDER_COLUMNS:
+            table = table.select(OLDER_COLUMNS)
+            for name in COLUMNS.names[len(OLDER_COLUMNS) :]:
+                table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+        elif metadata.get("schema") != SCHEMA_VERSION or table.schema.names != COLUMNS.names:
             raise DataError(
                 f"{path} is no manifest of schema {SCHEMA_VERSION} (it says {metadata.get('schema', 'nothing')}). "
                 "Make it anew with `submit compare`."
@@ -218,16 +258,26 @@ class Manifest:
             num_bad=int(metadata["num_bad"]),
             cut="rank" if metadata.get("cut") == "rank" else "threshold",  # older files do not say: there was one way
             folds=Folds(**json.loads(metadata["folds"])) if "folds" in metadata else None,
+            near=_policy(metadata.get("near_duplicates", "off")),
         )
 
 
-def _rows(listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec, cut: Cut) -> list[dict[str, Any]]:
+def _policy(name: str) -> NearDuplicates:
+    return "group" if name == "group" else "tell" if name == "tell" else "off"
+
+
+def _rows(
+    listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec, cut: Cut, policy: NearDuplicates
+) -> list[dict[str, Any]]:
     """Return a row for each file seen, in no order."""
     pairs = list(zip(listing.entries, facts, strict=True))
     roles = split_roles({entry.split or "" for entry in listing.entries})
     good = [(entry, fact) for entry, fact in pairs if fact.is_good]
-    assigned = _assign(good, roles, listing.classes, spec, cut)
+    near = None if policy == "off" else _near_rows(good)
+    groups = None if near is None or policy != "group" else near.groups
+    assigned = _assign(good, roles, listing.classes, spec, cut, groups)
     place = {entry.image_id: row for row, (entry, _) in enumerate(good)}
+    places = assigned.splits.tolist()
     rows = []
     for entry, fact in pairs:
         row = place.get(entry.image_id)
@@ -244,6 +294,9 @@ def _rows(listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec, cut: Cu
                 "height": fact.height or None,
                 "status": "skipped" if row is None else assigned.statuses[row],
                 "reason": fact.reason if row is None else assigned.reasons[row],
+                "near_group": None if row is None or near is None else near.groups[row],
+                "near_duplicate": None if row is None or near is None else near.other(row, places),
+                "remarks": "; ".join(fact.remarks) or None,
             }
         )
     for skipped in listing.skipped:
@@ -252,8 +305,22 @@ def _rows(listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec, cut: Cu
     return rows
 
 
+def _near_rows(good: Sequence[tuple[Entry, ImageFacts]]) -> NearRows:
+    return NearRows.find(
+        [fact.sha256 for _, fact in good],
+        [fact.look for _, fact in good],
+        [entry.image_id for entry, _ in good],
+        [entry.label for entry, _ in good],
+    )
+
+
 def _assign(
-    good: Sequence[tuple[Entry, ImageFacts]], roles: SplitRoles, classes: Sequence[str], spec: DataSpec, cut: Cut
+    good: Sequence[tuple[Entry, ImageFacts]],
+    roles: SplitRoles,
+    classes: Sequence[str],
+    spec: DataSpec,
+    cut: Cut,
+    near: Sequence[str | None] | None,
 ) -> Assignment:
     candidates = Candidates(
         image_ids=[entry.image_id for entry, _ in good],
@@ -261,6 +328,7 @@ def _assign(
         labels=[entry.label for entry, _ in good],
         groups=[entry.group for entry, _ in good],
         given=[entry.split for entry, _ in good],
+        near=near,
     )
     how = spec.split
     if (folds := _folds(spec)) is not None:

@@ -60,7 +60,9 @@ def prepare_data(
     cpus = max(1.0, plan.ray_cpus - plan.cpus_per_worker)  # the others are with the task that loads the weights
     facts = ingest_images(cache, uris, limits, cpus, on_progress)
     before = Manifest.load(run.manifest) if run.manifest.exists() else None
-    manifest = Manifest.build(listing, facts, spec.data, cut=before.cut if before else "rank")
+    manifest = Manifest.build(
+        listing, facts, spec.data, cut=before.cut if before else "rank", near=before.near if before else None
+    )
     if before:
         _refuse_changed_images(run, before, manifest)
     settled = Prepared.load(run)
