@@ -6,6 +6,7 @@ with the valid ones named.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,6 +91,10 @@ class DataSpec(Section):
     """none, standard, strong, or a list of one-key maps {torchvision name: parameters} in order."""
     on_bad_image: Literal["skip", "fail"] = "skip"
     """skip: leave a bad file out, with a row in the manifest; fail: stop before training."""
+    depth_range: tuple[float, float] | None = None
+    """Of images with more than 8 bits a sample: the values that become black and white in all of them, as LO:HI or a
+    list of two. null: what the training images declare, else the smallest power of two above the 99.99th percentile of
+    their pixels; the manifest and the model's metadata say which."""
     max_pixels: Positive = 110_000_000
     """Largest width x height that is decoded (102-megapixel cameras pass); more is taken for a decompression bomb."""
     max_file_bytes: Positive = 500_000_000
@@ -108,6 +113,20 @@ class DataSpec(Section):
             if num_brackets != 1:
                 raise ValueError(f"{value!r} has {num_brackets} brackets; exactly one must say what the group is")
         return value
+
+    @field_validator("depth_range", mode="before")
+    @classmethod
+    def _is_range(cls, value: Any) -> tuple[float, float] | None:
+        if value is None:
+            return None
+        parts = value.split(":") if isinstance(value, str) else value
+        try:
+            low, high = (float(part) for part in parts)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"{value!r} is no range; use two numbers as LO:HI, as in 0:4095") from None
+        if not (math.isfinite(low) and math.isfinite(high) and 0 <= low < high):
+            raise ValueError(f"{value!r} will not do: LO must be 0 or more and HI a larger number, as in 0:4095")
+        return low, high
 
     @field_validator("augmentation")
     @classmethod

@@ -164,6 +164,13 @@ def test_mistakes_of_flags_values_and_file_are_told_at_once_by_the_name_they_wer
     assert len(error.value.problems) == 8
 
 
+def test_a_depth_range_is_two_numbers_or_all_that_is_wrong_with_it_is_told(tmp_path: Path) -> None:
+    assert resolve(tmp_path, data="p", depth_range="0:4095").data.depth_range == (0.0, 4095.0)
+    for wrong in ("4095:0", "-1:7", "low:high", "7", "0:nan"):
+        with pytest.raises(SpecError, match=rf"--depth-range: '{wrong}' .*as in 0:4095"):
+            resolve(tmp_path, data="p", depth_range=wrong)
+
+
 def test_no_images_named_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="Use --data PATH, or `submit init PATH`"):
         resolve(tmp_path)
@@ -229,6 +236,13 @@ def test_plan_prints_the_same_plan_alone(call: Callable[..., Any]) -> None:
     plan = call("plan", "--data", "photos")
     comments = [line[2:] for line in dry.out.splitlines() if line.startswith("#")]
     assert plan.out.splitlines() == comments[1:]
+
+
+def test_a_plan_and_its_spec_show_the_range_of_deep_images(call: Callable[..., Any]) -> None:
+    answer = call("compare", "--data", "photos", "--depth-range", "0:4095", "--dry-run")
+    assert "# deep images   black is 0, white 4,095 in all of them (--depth-range)\n" in answer.out
+    assert yaml.safe_load(answer.out)["data"]["depth_range"] == [0, 4095]
+    assert "deep images" not in call("plan", "--data", "photos").out
 
 
 def test_long_job_names_a_cheaper_command(call: Callable[..., Any]) -> None:

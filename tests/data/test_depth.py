@@ -103,7 +103,7 @@ def test_twelve_bits_in_a_sixteen_bit_file_keep_their_contrast() -> None:
     [
         (np.linspace(0, 1, 256), np.arange(256)),
         (np.linspace(0, 255, 256), np.arange(256)),
-        (np.linspace(-3, 7, 256), np.arange(256)),
+        (np.linspace(-3, 7, 256), (np.linspace(-3, 7, 256) + 4) * 255 / 12),  # -4 to 8
         (np.linspace(0, 0.001953125, 256), np.arange(256)),
         (np.full(256, 1.0), np.full(256, 255)),
         (np.zeros(256), np.zeros(256)),

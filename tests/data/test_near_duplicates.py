@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -196,7 +195,7 @@ def facts_with(copies: dict[str, str], of: Listing, pictures: Sequence[Look]) ->
     places = {entry.image_id: row for row, entry in enumerate(of.entries)}
     looks = {name: pictures[row] for name, row in places.items()}
     looks |= {copy: looks[original] for copy, original in copies.items()}
-    return [ImageFacts(f"{row:064x}", 400, 300, "", looks[name]) for name, row in places.items()]
+    return [ImageFacts(f"{row:064x}", 400, 300, look=looks[name]) for name, row in places.items()]
 
 
 @pytest.fixture(scope="module")
@@ -281,14 +280,14 @@ def test_a_manifest_remembers_them(tmp_path: Path, pictures: list[Look]) -> None
 def test_a_manifest_from_before_loads_and_goes_on_without_them(tmp_path: Path, pictures: list[Look]) -> None:
     of, path = listing(), tmp_path / "manifest.parquet"
     facts = facts_with({"a/05.jpg": "a/00.jpg"}, of, pictures)
-    old = Manifest.build(of, facts, SPEC, near="off")
+    old = Manifest.build(of, facts, SPEC.model_copy(update={"near_duplicates": "off"}))
     old.save(path)
     table = pq.read_table(path)
     metadata = {k: v for k, v in table.schema.metadata.items() if k != b"near_duplicates"} | {b"schema": b"1"}
     pq.write_table(table.select(table.schema.names[:10]).replace_schema_metadata(metadata), path)
     before = Manifest.load(path)
     assert (before.near, before.near_groups) == ("off", None)
-    assert Manifest.build(of, facts, SPEC, cut=before.cut, near=before.near).sha256() == before.sha256()
+    assert Manifest.build(of, facts, SPEC, cut=before.cut, before=before).sha256() == before.sha256()
 
 
 # What is remembered of how an image looks.
@@ -328,4 +327,4 @@ def test_odd_looks_are_remarked() -> None:
     assert remarks(soft, 300) == ["blurred"]
     assert remarks(soft, 30) == []  # small, and enlarged by us
     assert remarks(plain._replace(mode="CMYK", orientation=3), 300) == ["mode CMYK", "EXIF orientation 3"]
-    assert ImageFacts("", 400, 300, "", replace(ImageFacts("", 0, 0), look=soft).look).remarks == ["blurred"]
+    assert ImageFacts("", 400, 300, look=soft).remarks == ["blurred"]

@@ -1,18 +1,25 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from transferlib.data.augment import Augmentation
 from transferlib.data.batches import Batch, LocalStream, Renderer
 from transferlib.data.cache import DecodedCache
 from transferlib.data.decode import Limits
+from transferlib.data.depth_scale import DepthScale
 from transferlib.data.facts import inspect_file
+from transferlib.data.manifest import Manifest
 from transferlib.data.schedule import START, Position, Schedule, StepShare
+from transferlib.data.source import PixelSource
+from transferlib.data.sources import list_images
 from transferlib.errors import DataError
+from transferlib.spec import DataSpec
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_instance")]
 
@@ -203,6 +210,39 @@ def test_a_second_ingest_reads_only_what_is_new(image_folder: Path, tmp_path: Pa
     assert [uri for uri, fact in zip(uris, cache.known(uris), strict=True) if fact is None] == [
         str(tmp_path / "gone.png")
     ]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_deep_images_come_out_the_same_from_any_number_of_tasks(tmp_path: Path, keep: bool) -> None:
+    """Facts first, then pixels by the range that all of them gave, as a job does it."""
+    from transferlib.on_ray.data import ingest_images
+
+    generator = np.random.default_rng(0)
+    for split, label, index in product(("train", "val", "test"), "ab", range(24)):
+        folder = tmp_path / "photos" / split / label
+        folder.mkdir(parents=True, exist_ok=True)
+        values = generator.integers(0, 3000, (12, 12), dtype=np.uint16)
+        values[0, 0] = 65535  # a hot pixel
+        assert cv2.imwrite(str(folder / f"{index:02}.png"), values)
+    listing = list_images(str(tmp_path / "photos"))
+    uris, limits = [entry.uri for entry in listing.entries], Limits(10_000, 10_000)
+    pixels, hashes = [], []
+    for name, cpus in (("one", 1.0), ("two", 2.0)):
+        cache = DecodedCache(tmp_path / name, 12, limits) if keep else None
+        facts = ingest_images(cache, uris, limits, cpus)
+        manifest = Manifest.build(listing, facts, DataSpec(path=listing.root))
+        assert manifest.scale == DepthScale(whole=(0.0, 4095.0))
+        if cache is not None:
+            cache = replace(cache, scale=manifest.scale)
+            assert cache.known(uris) == [None] * len(uris)
+            assert ingest_images(cache, uris, limits, cpus) == facts
+            assert cache.known(uris) == facts
+        manifest.save(tmp_path / f"{name}.parquet")
+        hashes.append(manifest.sha256())
+        source = PixelSource(str(tmp_path / f"{name}.parquet"), str(tmp_path / name) if keep else None, 12, limits)
+        pixels.append(np.stack(source.open().pixels(range(len(uris)))))
+    assert hashes[0] == hashes[1]
+    assert np.array_equal(*pixels)
 
 
 def sample_files(image_folder: Path, folder: Path) -> tuple[Limits, list[str]]:

@@ -6,10 +6,14 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from tests.telemetry.run_folders import begin_run
+from transferlib.data.cache import DecodedCache
+from transferlib.data.depth import Samples
+from transferlib.data.depth_scale import DepthScale
 from transferlib.data.facts import ImageFacts
 from transferlib.data.listing import Entry, Listing
 from transferlib.data.manifest import Manifest
@@ -89,3 +93,51 @@ def test_a_run_whose_manifest_and_a_photo_are_gone_does_not_go_on(job: Job) -> N
     with pytest.raises(RunFolderError, match="is gone or another one, and the images are not those"):
         job()
     assert not job.run.manifest.exists()
+
+
+def deep_facts(brightest: int) -> list[ImageFacts]:
+    depth = Samples(np.full((8, 8, 1), brightest, np.uint16), 16).facts.to_text()
+    return [replace(fact, depth=depth) for fact in facts_of(LISTING)]
+
+
+def test_a_run_keeps_the_range_of_its_deep_images_or_does_not_go_on(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[DepthScale | None] = []
+
+    def ingest(cache: DecodedCache, uris: list[str], *_: object) -> list[ImageFacts]:
+        asked.append(cache.scale)
+        return deep_facts(2000)
+
+    monkeypatch.setattr(prepare, "ingest_images", ingest)
+    first = job()
+    assert first.scale == DepthScale(whole=(0.0, 2047.0))
+    assert asked == [None, first.scale]  # a second look only where there are deep images
+    assert job().sha256() == first.sha256()
+    monkeypatch.setattr(prepare, "ingest_images", lambda *args: deep_facts(3000))
+    with pytest.raises(RunFolderError, match=r"then black is 0, white 2,047; now black is 0, white 4,095\. .*new run"):
+        job()
+
+
+def test_a_run_of_a_version_that_scaled_each_deep_image_on_its_own_does_not_go_on(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job()
+    table = pq.read_table(job.run.manifest)
+    metadata = {key: value for key, value in table.schema.metadata.items() if key != b"depth_range"}
+    pq.write_table(table.replace_schema_metadata(metadata), job.run.manifest)
+    assert job().scale is None  # its images have 8 bits
+    monkeypatch.setattr(prepare, "ingest_images", lambda *args: deep_facts(3000))
+    with pytest.raises(RunFolderError, match="then each was scaled by its own range, by an older version"):
+        job()
+
+
+def test_a_range_that_is_given_holds_from_the_first_reading(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    job.spec = job.spec.model_copy(update={"data": job.spec.data.model_copy(update={"depth_range": (0.0, 4095.0)})})
+    told: list[str] = []
+
+    def ingest(cache: DecodedCache, uris: list[str], *_: object) -> list[ImageFacts]:
+        told.append(str(cache.scale))
+        return deep_facts(2000)
+
+    monkeypatch.setattr(prepare, "ingest_images", ingest)
+    assert job().scale == DepthScale(whole=(0.0, 4095.0))
+    assert set(told) == {"black is 0, white 4,095"}

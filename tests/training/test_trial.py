@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import get_model
 
+from transferlib.data.depth_scale import DepthScale
 from transferlib.errors import DataError, TrialError
 from transferlib.evaluation.metrics import compute_metrics
 from transferlib.evaluation.predictions import Predictions
 from transferlib.models.weights import SourceWeights, state_sha256
 from transferlib.records import EpochRecord, TrialResult
+from transferlib.training.export import load_model
 from transferlib.training.loss import TrainingLoss
 from transferlib.training.network import gather_logits
 from transferlib.training.normaliser import Normaliser
@@ -54,6 +56,26 @@ def test_frozen_is_frozen(make_inputs: MakeInputs, source: SourceWeights, strate
     # Everything of a trained stage moves, BatchNorm's running statistics included; nothing else does.
     assert changed == {key for key in source.state if key.split(".")[0] in trained}
     assert best.keys() - source.state.keys() == {"fc.weight", "fc.bias"}
+
+
+def test_a_model_knows_the_range_of_its_deep_images(make_inputs: MakeInputs) -> None:
+    inputs = make_inputs(strategy="feature_extraction", epochs=1)
+    scale = DepthScale(whole=(0.0, 4095.0), fraction=(0.0, 0.5))
+    inputs = dataclasses.replace(inputs, images=dataclasses.replace(inputs.images, scale=scale))
+    list(train_trial(inputs, LocalWorker()))
+    with safe_open(inputs.folder.best, framework="pt") as file:
+        assert json.loads(file.metadata()["depth_range"]) == {"whole": [0, 4095], "fraction": [0, 0.5]}
+    assert load_model(inputs.folder.best, inputs.images.classes).scale == scale
+    other = dataclasses.replace(inputs.images, scale=DepthScale(whole=(0.0, 255.0)))
+    with pytest.raises(TrialError, match=r"white 4,095 for whole numbers.*the manifest says black is 0, white 255\. "):
+        evaluate_chosen(dataclasses.replace(inputs, images=other), LocalWorker())
+    evaluate_chosen(inputs, LocalWorker())
+
+
+def test_a_checkpoint_of_another_range_serves_no_trial(make_inputs: MakeInputs) -> None:
+    images = make_inputs().images
+    scaled = [dataclasses.replace(images, scale=DepthScale.given((0.0, white))) for white in (255.0, 4095.0)]
+    assert len({of.fingerprint for of in (images, *scaled)}) == 3
 
 
 def test_from_scratch_nothing_is_of_the_source(make_inputs: MakeInputs, source: SourceWeights) -> None:

@@ -108,6 +108,13 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
             "skip",
             choices=names.ON_BAD_IMAGE,
         ),
+        Flag(
+            "--depth-range",
+            "data.depth_range",
+            "Of images with more than 8 bits a sample: the values that become black and white, in all of them.",
+            "what the training images declare, else from their 99.99th percentile",
+            metavar="LO:HI",
+        ),
         Flag("--max-pixels", "data.max_pixels", "Largest width x height that is decoded.", "110000000", "int"),
         Flag("--max-file-size", "data.max_file_bytes", "Largest file that is read.", "500MB", "bytes"),
         Flag(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from transferlib import words
 from transferlib.cli.options import FLAGS, Flag
 from transferlib.data.cache_dir import cache_folder
+from transferlib.data.depth_scale import in_words
 from transferlib.data.health import printable
 from transferlib.data.listing import Listing
 from transferlib.data.sources import list_images
-from transferlib.errors import PlanError
+from transferlib.errors import DataError, PlanError
 from transferlib.names import METRIC_WORDS
 from transferlib.planning.cheaper import make_cheaper_plan
 from transferlib.planning.fit import check_weights
@@ -68,9 +71,17 @@ def _count_cached(spec: JobSpec, listing: Listing) -> int:
         return 0
     from transferlib.data.cache import DecodedCache
     from transferlib.data.decode import Limits
+    from transferlib.data.depth_scale import DepthScale
+    from transferlib.data.manifest import Manifest
 
-    cache = DecodedCache(root, spec.short_side, Limits(spec.data.max_pixels, spec.data.max_file_bytes))
-    return sum(facts is not None for facts in cache.known([entry.uri for entry in listing.entries]))
+    limits, uris = Limits(spec.data.max_pixels, spec.data.max_file_bytes), [entry.uri for entry in listing.entries]
+    cache = DecodedCache(root, spec.short_side, limits, DepthScale.given(spec.data.depth_range))
+    known = cache.known(uris)
+    read = [facts for facts in known if facts is not None]
+    if cache.scale is None and len(read) == len(uris) and any(facts.depth for facts in read):
+        with contextlib.suppress(DataError):  # the job will say it
+            known = replace(cache, scale=Manifest.build(listing, read, spec.data).scale).known(uris)
+    return sum(facts is not None for facts in known)
 
 
 def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) -> Iterator[str]:
@@ -92,6 +103,8 @@ def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) ->
     )
     yield _row("classes", _class_names(listing.classes))
     yield _row("from", listing.root)
+    if spec.data.depth_range is not None:
+        yield _row("deep images", f"{in_words(spec.data.depth_range)} in all of them (--depth-range)")
     yield _row(
         "arms",
         f"{len(plan.arms)}: {words.listed(spec.models.architectures)}, by {words.listed(spec.strategies.names)}",

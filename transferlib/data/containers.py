@@ -1,4 +1,4 @@
-"""How PNG and JPEG files are put together: chunks and markers, read without decoding a pixel."""
+"""How PNG, JPEG and JPEG 2000 files are put together: chunks and markers, read without decoding a pixel."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ _TURNS = (b"XML:com.adobe.xmp\0\0", b"Raw profile type exif\0")
 """Texts that may say how the picture is turned: XMP that is not compressed, and EXIF as ImageMagick writes it."""
 _LONGEST_TURN = 1 << 20
 """Bytes of such a chunk; Pillow takes a megabyte."""
+_COLOUR_TYPE = 25
+"""Where a PNG says it: after width, height and depth."""
+_DEEP_BITS = 16
+_CODESTREAM = b"\xff\x4f\xff\x51"
+_PRECISION = 42
+"""Of a JPEG 2000's first component, after the start of the codestream."""
 _START, _SCAN, _END = 0xD8, 0xDA, 0xD9
 _STANDALONE = frozenset({0x01, _START, *range(0xD0, 0xD8)})
 """JPEG markers without a length: TEM, SOI and the restarts."""
@@ -25,15 +31,56 @@ def png_picture(data: bytes) -> bytes:
         data: A whole file. What follows a chunk that is cut off stays as it is.
     """
     kept, place = [data[: len(PNG_START)]], len(PNG_START)
+    for kind, start, end in _chunks(data):
+        is_turn = data.startswith(_TURNS, start + 8) and end - start < _LONGEST_TURN
+        if kind not in _LEFT_OUT or is_turn:
+            kept.append(data[start:end])
+        place = end
+    return b"".join([*kept, data[place:]])
+
+
+def png_significant_bits(data: bytes) -> int:
+    """Return how many bits of a 16-bit PNG's colours are significant, as its sBIT chunk has it; 0: it does not say.
+
+    Args:
+        data: A whole file.
+
+    Source: PNG specification (third edition), 11.3.3.4; channels may differ, the largest counts.
+    """
+    colours = {0: 1, 2: 3, 4: 1, 6: 3}.get(data[_COLOUR_TYPE], 0) if len(data) > _COLOUR_TYPE else 0
+    for kind, start, end in _chunks(data):
+        if kind == b"sBIT":
+            bits = max(data[start + 8 : end - 4][:colours], default=0)
+            return bits if bits <= _DEEP_BITS else 0
+        if kind == b"IDAT":
+            break
+    return 0
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield a PNG's chunks up to one that is cut off: kind, start and end."""
+    place = len(PNG_START)
     while place + 8 <= len(data):
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
         if end > len(data):
-            break
-        is_turn = data.startswith(_TURNS, place + 8) and end - place < _LONGEST_TURN
-        if data[place + 4 : place + 8] not in _LEFT_OUT or is_turn:
-            kept.append(data[place:end])
+            return
+        yield data[place + 4 : place + 8], place, end
         place = end
-    return b"".join([*kept, data[place:]])
+
+
+def jpeg2000_bits(data: bytes) -> int:
+    """Return how many bits a sample of a JPEG 2000's first component has; 16 where that cannot be read.
+
+    Args:
+        data: A whole file.
+
+    Source: ITU-T T.800, annex A.5.1 (the SIZ segment follows the start of the codestream).
+    """
+    start = data.find(_CODESTREAM)
+    place = start + _PRECISION
+    if start < 0 or place >= len(data):
+        return _DEEP_BITS
+    return min((data[place] & 0x7F) + 1, _DEEP_BITS)
 
 
 def is_whole_jpeg(data: bytes) -> bool:

@@ -20,8 +20,9 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, ImageFile
 
-from transferlib.data.containers import PNG_START, is_whole_jpeg, png_picture
-from transferlib.data.depth import has_deep_colour, read_deep, scale_to_bytes
+from transferlib.data.containers import PNG_START, is_whole_jpeg, jpeg2000_bits, png_picture, png_significant_bits
+from transferlib.data.depth import Samples, has_deep_colour, read_deep
+from transferlib.data.depth_scale import DepthFacts, DepthScale
 from transferlib.data.quiet import quiet_pillow
 from transferlib.data.tiff import TURNS, read_tags, read_tiff
 
@@ -31,7 +32,7 @@ _PILLOWS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000")
 FORMATS = (*_PILLOWS, *(("HEIF",) if HAS_HEIF else ()))
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
 """Source: ISO/IEC 23008-12, annex B."""
-DECODER_VERSION = f"2-pillow{PIL.__version__}" + (f"-heif{version('pi_heif')}" if HAS_HEIF else "")
+DECODER_VERSION = f"3-pillow{PIL.__version__}" + (f"-heif{version('pi_heif')}" if HAS_HEIF else "")
 """Changes whenever the same bytes could give other pixels; part of the cache's key."""
 
 MAX_ASPECT_RATIO = 100
@@ -90,20 +91,23 @@ class Decoded:
     """Pillow's name of how the file holds colours; empty where Pillow does not read it."""
     orientation: int = 1
     """EXIF's, 1 to 8, which `pixels` are turned by."""
+    depth: DepthFacts | None = None
+    """What a deep picture says of its scale; None: it has 8 bits a sample."""
 
 
-def decode_image(data: bytes, *, short_side: int | None, limits: Limits) -> Decoded:
+def decode_image(data: bytes, *, short_side: int | None, limits: Limits, scale: DepthScale | None = None) -> Decoded:
     """Decode a file's bytes to RGB and resize to a short side, antialiased (bilinear with support scaled).
 
-    Grey and palette become RGB, alpha is laid on white, CMYK is converted, 16-bit and float values are scaled by their
-    range (see `depth.scale_to_bytes`); of an animation the first frame counts. Large JPEGs are decoded at a reduced
-    scale first (see DRAFT_MARGIN).
+    Grey and palette become RGB, alpha is laid on white, CMYK is converted, deep values are scaled by the data set's
+    range (see `depth_scale`); of an animation the first frame counts. Large JPEGs are decoded at a reduced scale first
+    (see DRAFT_MARGIN).
 
     Args:
         data: A whole file.
         short_side: Short side of the result, pixels, reached by shrinking or enlarging; the long side is
             int(short_side * long / short), as torchvision's Resize has it. None: the source's size.
         limits: What is refused before decoding.
+        scale: Of the data set; None: a deep picture is scaled as if it were one of its own.
 
     Raises:
         BadImageError: Empty, of no known format, broken, truncated, too large or too elongated.
@@ -120,13 +124,13 @@ def decode_image(data: bytes, *, short_side: int | None, limits: Limits) -> Deco
         stored = _stored_size(image, data)
         check_size(*stored, limits)
         try:
-            pixels, orientation = _pixels(image, data, stored, short_side)
+            pixels, orientation, depth = _pixels(image, data, stored, short_side, scale)
         # The content is untrusted and Pillow's decoders raise a dozen types on it: whatever one bad file raises must
         # end as this file's reason and never cost its neighbours.
         except Exception as error:
             raise BadImageError(_reason(error), *stored) from None
     width, height = stored[::-1] if orientation in _SWAPS_SIDES else stored
-    return Decoded(pixels, width, height, mode, orientation)
+    return Decoded(pixels, width, height, mode, orientation, depth)
 
 
 def check_size(width: int, height: int, limits: Limits) -> None:
@@ -196,12 +200,16 @@ def _stored_size(image: ImageFile.ImageFile | None, data: bytes) -> tuple[int, i
 
 
 def _pixels(
-    image: ImageFile.ImageFile | None, data: bytes, stored: tuple[int, int], short_side: int | None
-) -> tuple[npt.NDArray[np.uint8], int]:
+    image: ImageFile.ImageFile | None,
+    data: bytes,
+    stored: tuple[int, int],
+    short_side: int | None,
+    scale: DepthScale | None,
+) -> tuple[npt.NDArray[np.uint8], int, DepthFacts | None]:
     """Decode, make RGB, resize and turn.
 
     Returns:
-        The pixels [H, W, 3] as seen, and the orientation that led there.
+        The pixels [H, W, 3] as seen, the orientation that led there, and what a deep picture says of its scale.
     """
     box = None
     if image is not None and short_side is not None and image.format in ("JPEG", "MPO"):
@@ -209,12 +217,16 @@ def _pixels(
         box = drafted[1] if drafted else None
     is_turned = image is None or image.format == "TIFF"  # Pillow turns a TIFF itself, and only that
     tags = read_tags(data) if is_turned else None
+    found: Image.Image | Samples
     if tags is not None and (image is None or not tags.is_plain):
-        rgb = read_tiff(data, tags)
+        found, is_turned = read_tiff(data, tags)
     else:
         assert image is not None
-        rgb = _to_rgb(image, data)
+        found = _decoded(image, data)
+    rgb = Image.fromarray(found.render(scale)) if isinstance(found, Samples) else found
     orientation = _orientation(image, data)
+    if orientation in TURNS and tags is not None and not is_turned:
+        rgb, is_turned = rgb.transpose(TURNS[orientation]), True
     if short_side is not None:
         width, height = stored[::-1] if is_turned and orientation in _SWAPS_SIDES else stored
         height, width = resized_shape(height, width, short_side)
@@ -222,10 +234,12 @@ def _pixels(
             rgb = rgb.resize((width, height), Image.Resampling.BILINEAR, box=box)
     if orientation in TURNS and not is_turned:
         rgb = rgb.transpose(TURNS[orientation])
-    return np.ascontiguousarray(np.asarray(rgb)), orientation
+    depth = found.facts if isinstance(found, Samples) and found.is_deep else None
+    return np.ascontiguousarray(np.asarray(rgb)), orientation, depth
 
 
-def _to_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+def _decoded(image: ImageFile.ImageFile, data: bytes) -> Image.Image | Samples:
+    """Return a picture as RGB, or the numbers of a deep one."""
     if image.format == "PNG" and _PNG_END not in data:
         raise OSError("image file is truncated (no end chunk)")
     if image.format in ("JPEG", "MPO") and not is_whole_jpeg(data):
@@ -233,16 +247,22 @@ def _to_rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     is_deep = has_deep_colour(image)
     image.load()
     if is_deep:
-        return Image.fromarray(read_deep(data))
+        return read_deep(data, png_significant_bits(data))
     if image.mode.startswith(("I", "F")):
-        values = np.asarray(image)
-        seen = scale_to_bytes(values)
-        if isinstance(clear := image.info.get("transparency"), int):
-            seen = np.where(values == clear, np.uint8(255), seen)  # laid on white
-        return Image.fromarray(seen).convert("RGB")
+        return _deep_grey(image, data)
     if image.has_transparency_data:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _deep_grey(image: ImageFile.ImageFile, data: bytes) -> Samples:
+    values = np.asarray(image)[:, :, None]
+    clear = image.info.get("transparency")
+    alpha = (values != clear).astype(np.float64) if isinstance(clear, int) else None
+    if image.format == "JPEG2000":
+        bits = jpeg2000_bits(data)
+        return Samples(values >> (16 - bits), bits, alpha, declares_bits=True)  # Pillow widens them to 16
+    return Samples(values, 16, alpha, significant=png_significant_bits(data) if image.format == "PNG" else 0)
 
 
 def _orientation(image: Image.Image | None, data: bytes) -> int:

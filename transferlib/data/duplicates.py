@@ -131,6 +131,17 @@ class NearRows(NamedTuple):
         return self.ids[max(of, key=telling)[1]]
 
 
+class RecordedRows(NamedTuple):
+    """Hold what an earlier search found; stands in for `NearRows`."""
+
+    groups: Sequence[str | None]
+    others: Sequence[str | None]
+
+    def other(self, row: int, splits: Sequence[int]) -> str | None:
+        """Return what `NearRows.other` returned."""
+        return self.others[row]
+
+
 def near_groups(sha256: Sequence[str], pairs: Sequence[NearPair], order: Sequence[int]) -> list[int | None]:
     """Return for each image the first row of those that it shows the same as, over any number of links.
 

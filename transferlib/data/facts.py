@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from transferlib.data.decode import BadImageError, Limits, decode_image
+from transferlib.data.decode import BadImageError, Decoded, Limits, decode_image
 from transferlib.data.looks import Look, look_at, remarks
 from transferlib.errors import StorageError, StorageUnreachableError
 from transferlib.storage.locations import ObjectInfo
@@ -29,6 +29,8 @@ class ImageFacts:
     """As width."""
     reason: str = ""
     """Why it cannot serve as an image; empty: it can."""
+    depth: str = ""
+    """What a deep picture says of its scale, as `DepthFacts.to_text` writes it; empty: it has 8 bits a sample."""
     look: Look | None = field(default=None, compare=False, repr=False)
     """How it looks; None: no image, or not looked at."""
 
@@ -215,4 +217,9 @@ def _inspect(reading: Reading, limits: Limits) -> ImageFacts:
     except BadImageError as error:
         return ImageFacts(sha256, error.width, error.height, error.reason)
     look = look_at(decoded.pixels, decoded.mode, decoded.orientation)
-    return ImageFacts(sha256, decoded.width, decoded.height, look=look)
+    return ImageFacts(sha256, decoded.width, decoded.height, depth=depth_text(decoded), look=look)
+
+
+def depth_text(decoded: Decoded) -> str:
+    """Return what `ImageFacts.depth` holds of a decoded image."""
+    return "" if decoded.depth is None else decoded.depth.to_text()

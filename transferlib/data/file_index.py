@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("reason", pa.string()),
+        ("depth", pa.string()),
         ("max_pixels", pa.int64()),
         ("max_file_bytes", pa.int64()),
         ("thumbnail", pa.binary()),
@@ -115,6 +116,7 @@ def write_known(folder: Path, readings: Sequence[KnownFile]) -> None:
             facts.width,
             facts.height,
             facts.reason,
+            facts.depth,
             limits.max_pixels,
             limits.max_file_bytes,
             *(facts.look or NOT_LOOKED_AT),
@@ -139,10 +141,10 @@ def _read(path: Path) -> list[KnownFile]:
         return [
             KnownFile(
                 FileStamp(uri, size, mtime),
-                ImageFacts(sha256, width, height, reason, None if look[0] is None else Look(*look)),
+                ImageFacts(sha256, width, height, reason, depth, None if look[0] is None else Look(*look)),
                 Limits(pixels, of_file),
             )
-            for uri, size, mtime, sha256, width, height, reason, pixels, of_file, *look in rows
+            for uri, size, mtime, sha256, width, height, reason, depth, pixels, of_file, *look in rows
         ]
     except (pa.ArrowException, OSError, ValueError):
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from transferlib.data.depth_scale import DepthScale
 from transferlib.errors import DataError, unknown_name
 from transferlib.names import SPLITS
 
@@ -31,17 +33,21 @@ class ImageTable:
     """[N], see `image_keys`."""
     classes: tuple[str, ...]
     """Class names, sorted."""
+    scale: DepthScale | None = None
+    """What deep pictures are scaled by; None: there are none."""
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return a hash of which images are used for what: ids, contents, labels and splits; hexadecimal."""
+        """Return a hash of which images are used for what: ids, contents, labels, splits and scale; hexadecimal."""
         whole = hashlib.sha256()
         for ids in (self.image_ids, self.sha256, self.classes):
             whole.update("\n".join(ids).encode() + b"\0")
         whole.update(self.labels.tobytes() + self.splits.tobytes())
+        if self.scale is not None:
+            whole.update(json.dumps(self.scale.to_plain()).encode())
         return whole.hexdigest()
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from transferlib.data.components import OUT, find_components
-from transferlib.data.duplicates import NearRows
+from transferlib.data.depth_scale import DepthFacts, DepthScale, settle_scale
+from transferlib.data.duplicates import NearRows, RecordedRows
 from transferlib.data.facts import ImageFacts
 from transferlib.data.folds import Folds
 from transferlib.data.health import check_classes, check_strict, summarise
@@ -81,6 +82,8 @@ class Manifest:
     """None: the splits of the table are those of every trial; else they are those of seed 0 in fold 1."""
     near: NearDuplicates = "off"
     """What was done about near duplicates; a run keeps to that too."""
+    scale: DepthScale | None = None
+    """What deep images are scaled by, all of them and for good; None: there are none."""
 
     @classmethod
     def build(
@@ -90,7 +93,7 @@ class Manifest:
         spec: DataSpec,
         *,
         cut: Cut = "rank",
-        near: NearDuplicates | None = None,
+        before: Manifest | None = None,
     ) -> Manifest:
         """Bring together what was listed and what was read; the order of neither matters.
 
@@ -99,7 +102,7 @@ class Manifest:
             facts: One for each entry of the listing, in its order.
             spec: Shares and seed of the cut, and what to do about bad files.
             cut: How to cut; of a run that goes on: as its manifest says.
-            near: What to do about near duplicates, likewise; None: as the spec says.
+            before: Of a run that goes on: what it found of near duplicates, and does about them, holds.
 
         Raises:
             DataError: Bad files where `on_bad_image` is "fail"; a class that lost every image; classes that cannot be
@@ -131,17 +134,19 @@ class Manifest:
                 f"Cut into {folds.num} folds, anew for each seed: every image is tested once a seed. The counts are of "
                 "one fold."
             )
-        near = near or spec.near_duplicates
-        rows = sorted(_rows(listing, facts, spec, cut, near), key=lambda row: str(row["image_id"]))
+        near = before.near if before else spec.near_duplicates
+        rows = sorted(_rows(listing, facts, spec, cut, near, before), key=lambda row: str(row["image_id"]))
+        scale, notes = _scale(rows, listing, facts, spec)
         return cls(
             table=pa.Table.from_pylist(rows, COLUMNS),
             classes=listing.classes,
-            notes=(*listing.notes, *([note] if note else [])),
+            notes=(*listing.notes, *([note] if note else []), *notes),
             root=listing.root,
             num_bad=len(bad),
             cut=cut,
             folds=folds,
             near=near,
+            scale=scale,
         )
 
     def images(self, key: TrialKey | None = None) -> ImageTable:
@@ -191,6 +196,7 @@ class Manifest:
             splits=np.array([SPLITS.index(split) for split in used["split"].to_pylist()], dtype=np.int8),
             keys=image_keys(image_ids),
             classes=self.classes,
+            scale=self.scale,
         )
 
     def count_by_split_and_class(self) -> dict[str, dict[str, int]]:
@@ -207,10 +213,12 @@ class Manifest:
         return (*self.notes, *near_notes(self.table, is_grouped=self.near == "group"), *look_notes(self.table))
 
     def sha256(self) -> str:
-        """Return a hash of which images are used for what, for the comparison on resume; hexadecimal."""
+        """Return a hash of which images are used for what and scaled by what, for the comparison on resume."""
         is_grouped = self.near == "group" and self.table["near_group"].null_count < self.table.num_rows
         names = (*CONTENT_COLUMNS, *(("near_group",) if is_grouped else ()))
-        rows = [self.classes, *zip(*(self.table[name].to_pylist() for name in names), strict=True)]
+        rows: list[object] = [self.classes]
+        rows += zip(*(self.table[name].to_pylist() for name in names), strict=True)
+        rows += [] if self.scale is None else [self.scale.to_plain()]
         return hashlib.sha256("\n".join(json.dumps(row) for row in rows).encode()).hexdigest()
 
     def save(self, path: Path) -> None:
@@ -223,6 +231,7 @@ class Manifest:
             "num_bad": str(self.num_bad),
             "cut": self.cut,
             "near_duplicates": self.near,
+            "depth_range": json.dumps(None if self.scale is None else self.scale.to_plain()),
             **({} if self.folds is None else {"folds": json.dumps(self.folds._asdict())}),
         }
         buffer = io.BytesIO()
@@ -259,6 +268,8 @@ class Manifest:
             cut="rank" if metadata.get("cut") == "rank" else "threshold",  # older files do not say: there was one way
             folds=Folds(**json.loads(metadata["folds"])) if "folds" in metadata else None,
             near=_policy(metadata.get("near_duplicates", "off")),
+            # Older files do not say: each deep image was scaled by its own range.
+            scale=DepthScale.from_plain(json.loads(metadata.get("depth_range", "null"))),
         )
 
 
@@ -267,15 +278,19 @@ def _policy(name: str) -> NearDuplicates:
 
 
 def _rows(
-    listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec, cut: Cut, policy: NearDuplicates
+    listing: Listing,
+    facts: Sequence[ImageFacts],
+    spec: DataSpec,
+    cut: Cut,
+    policy: NearDuplicates,
+    before: Manifest | None,
 ) -> list[dict[str, Any]]:
     """Return a row for each file seen, in no order."""
     pairs = list(zip(listing.entries, facts, strict=True))
     roles = split_roles({entry.split or "" for entry in listing.entries})
     good = [(entry, fact) for entry, fact in pairs if fact.is_good]
-    near = None if policy == "off" else _near_rows(good)
-    groups = None if near is None or policy != "group" else near.groups
-    assigned = _assign(good, roles, listing.classes, spec, cut, groups)
+    near = None if policy == "off" else _near_rows(good) if before is None else _recorded(before, good)
+    assigned = _assign(good, roles, listing.classes, spec, cut, near.groups if near and policy == "group" else None)
     place = {entry.image_id: row for row, (entry, _) in enumerate(good)}
     places = assigned.splits.tolist()
     rows = []
@@ -305,6 +320,12 @@ def _rows(
     return rows
 
 
+def _recorded(before: Manifest, good: Sequence[tuple[Entry, ImageFacts]]) -> RecordedRows:
+    ids, *columns = (before.table[name].to_pylist() for name in ("image_id", "near_group", "near_duplicate"))
+    groups, others = (dict(zip(ids, column, strict=True)) for column in columns)
+    return RecordedRows(*([of.get(entry.image_id) for entry, _ in good] for of in (groups, others)))
+
+
 def _near_rows(good: Sequence[tuple[Entry, ImageFacts]]) -> NearRows:
     return NearRows.find(
         [fact.sha256 for _, fact in good],
@@ -312,6 +333,23 @@ def _near_rows(good: Sequence[tuple[Entry, ImageFacts]]) -> NearRows:
         [entry.image_id for entry, _ in good],
         [entry.label for entry, _ in good],
     )
+
+
+def _scale(
+    rows: Sequence[dict[str, Any]], listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec
+) -> tuple[DepthScale | None, list[str]]:
+    """Return what deep images are scaled by. The training images say, so that test images move nothing that is learnt.
+
+    Of folds all say, since each is trained on; so the same scale holds for every seed and fold.
+    """
+    depths = {entry.image_id: fact.depth for entry, fact in zip(listing.entries, facts, strict=True) if fact.depth}
+    learnt: list[DepthFacts] = []
+    held_out: list[DepthFacts] = []
+    for row in rows if depths else ():
+        if row["status"] == "used" and row["image_id"] in depths:
+            is_learnt = row["split"] == "train" or spec.split.folds is not None
+            (learnt if is_learnt else held_out).append(DepthFacts.from_text(depths[row["image_id"]]))
+    return settle_scale(learnt, held_out, spec.depth_range)
 
 
 def _assign(

@@ -48,7 +48,7 @@ def checksum(sha256: bytes, shape: tuple[int, int], source: tuple[int, int], pix
     """Return the CRC-32 over all that an entry says.
 
     Args:
-        sha256: 32 bytes, of the source file.
+        sha256: 32 bytes, of the source file, or of that and of the range it was scaled by.
         shape: (height, width) of the pixels.
         source: (height, width) of the source image.
         pixels: Contiguous, any shape.

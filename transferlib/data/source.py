@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from transferlib.data.cache import CacheReader, DecodedCache, MissingPixelsError
 from transferlib.data.decode import BadImageError, Limits, decode_image
-from transferlib.data.facts import Reading, read_files
+from transferlib.data.depth_scale import DepthFacts
+from transferlib.data.facts import Reading, depth_text, read_files
 from transferlib.data.images import ImageTable
 from transferlib.data.manifest import Manifest
 from transferlib.data.schedule import Rows
@@ -70,7 +71,9 @@ class OpenSource:
     def _cache(self) -> DecodedCache | None:
         source = self._source
         return (
-            None if source.cache_dir is None else DecodedCache(Path(source.cache_dir), source.short_side, source.limits)
+            None
+            if source.cache_dir is None
+            else DecodedCache(Path(source.cache_dir), source.short_side, source.limits, self.images.scale)
         )
 
     @cached_property
@@ -113,6 +116,7 @@ class OpenSource:
         for row, facts in zip(rows, self._cache.ingest([self.images.uris[row] for row in rows]), strict=True):
             if facts.reason or facts.sha256 != self.images.sha256[row]:
                 raise self._changed(row, facts.reason)
+            self._check_scale(row, facts.depth)
 
     def _decoded(self, row: int, reading: Reading) -> Pixels:
         source = self._source
@@ -122,9 +126,21 @@ class OpenSource:
         if hashlib.sha256(data).hexdigest() != self.images.sha256[row]:
             raise self._changed(row, "")
         try:
-            return decode_image(data, short_side=source.short_side, limits=source.limits).pixels
+            decoded = decode_image(data, short_side=source.short_side, limits=source.limits, scale=self.images.scale)
         except BadImageError as error:
             raise self._changed(row, str(error)) from None
+        self._check_scale(row, depth_text(decoded))
+        return decoded.pixels
+
+    def _check_scale(self, row: int, depth: str) -> None:
+        """Refuse a deep image whose range nobody knows: it would be shown as no model has seen it."""
+        scale = self.images.scale
+        if depth and (scale is None or scale.of(DepthFacts.from_text(depth).kind) is None):
+            raise DataError(
+                f"{self.images.uris[row]} has more than 8 bits a sample, and the manifest {self._source.manifest} does "
+                "not say which values are black and white: an older version scaled each such image on its own. Start a "
+                "new run."
+            )
 
     def _changed(self, row: int, reason: str) -> DataError:
         what = reason or "its content is another one"

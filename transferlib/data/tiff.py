@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,8 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image, TiffImagePlugin
 
-from transferlib.data.depth import scale_to_bytes
+from transferlib.data.depth import Samples
+from transferlib.data.depth_scale import CONTAINERS, Range
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, SEPARATED, YCBCR, LAB = 0, 1, 2, 3, 5, 6, 8
 """Photometric interpretations. Source: TIFF 6.0, section 8 and part 3."""
@@ -63,6 +65,8 @@ class TiffTags:
     """Kinds of the samples beyond the colours (tag 338)."""
     formats: tuple[int, ...]
     """1 unsigned, 2 signed, 3 float (tag 339)."""
+    limits: Range | None
+    """Smallest and largest value that is meant (tags 340 and 341); None: not said. Tags 280 and 281 are statistics."""
 
     @property
     def alpha(self) -> int:
@@ -128,21 +132,22 @@ def read_tags(data: bytes) -> TiffTags:
         is_planar=int(directory.get(284, 1)) == 2 and samples > 1,
         extra=_numbers(directory.get(338, ())),
         formats=_numbers(directory.get(339, UNSIGNED)),
+        limits=_limits(directory.get(340, 0), directory.get(341)),
     )
 
 
-def read_tiff(data: bytes, tags: TiffTags) -> Image.Image:
+def read_tiff(data: bytes, tags: TiffTags) -> tuple[Samples, bool]:
     """Decode a TIFF that Pillow would not read as it is meant.
 
     Colours are the first three samples of RGB, and of "black is zero" with three or four; one or two samples are grey
-    with perhaps alpha. What is beyond that is no colour and is left out, alpha is laid on white.
+    with perhaps alpha. What is beyond that is no colour and is left out.
 
     Args:
         data: A whole file whose declared size was found acceptable.
         tags: Its header.
 
     Returns:
-        RGB as it is to be seen: turned.
+        The numbers, and whether they are turned as they are to be seen already.
 
     Raises:
         ValueError: No reader reads this kind right, or values are not finite.
@@ -152,33 +157,28 @@ def read_tiff(data: bytes, tags: TiffTags) -> Image.Image:
     is_known = tags.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) and (
         tags.samples <= 4 or tags.photometric == RGB
     )
-    if not is_known or len(set(tags.bits)) != 1:
+    if not is_known or len(set(tags.bits)) != 1 or values.dtype.kind not in "uif":
         raise ValueError(f"a {tags} is no picture that can be read; save it as 8- or 16-bit RGB or grey")
-    colours = values[:, :, :num_colours]
-    if tags.photometric == WHITE_IS_ZERO:
-        if values.dtype.kind == "f":
+    colours, bits = values[:, :, :num_colours], tags.bits[0]
+    is_inverted = tags.photometric == WHITE_IS_ZERO
+    if is_inverted:
+        if values.dtype.kind != "u":
             raise ValueError(f"a {tags} is no picture that can be read; save it with black as zero")
-        colours = np.iinfo(values.dtype).max - colours
-    alpha = values[:, :, num_colours] if tags.alpha and tags.samples > num_colours else None
-    picture = Image.fromarray(_on_white(colours, alpha, is_premultiplied=tags.alpha == PREMULTIPLIED))
-    return picture if is_turned or tags.orientation not in TURNS else picture.transpose(TURNS[tags.orientation])
-
-
-def _on_white(
-    colours: npt.NDArray[Any], alpha: npt.NDArray[Any] | None, *, is_premultiplied: bool
-) -> npt.NDArray[np.uint8]:
-    """Bring values to bytes, and lay them on white where they are transparent."""
-    if alpha is None:
-        seen = scale_to_bytes(colours)
-    else:
-        full = float(np.iinfo(alpha.dtype).max) if alpha.dtype.kind in "ui" else 1.0
-        share = (alpha.astype(np.float64) / full).clip(0.0, 1.0)[:, :, None]
-        # Colours and alpha are of one scale: a premultiplied colour is at most its alpha.
-        scaled = colours / full * 255.0 if is_premultiplied else scale_to_bytes(colours).astype(np.float64) * share
-        if not np.isfinite(scaled).all():
-            raise ValueError("holds values that are not finite")
-        seen = np.rint(scaled + 255.0 * (1.0 - share)).clip(0, 255).astype(np.uint8)
-    return np.repeat(seen, 3, axis=2) if seen.shape[2] == 1 else seen
+        colours = values.dtype.type(2**bits - 1) - colours
+    alpha = None
+    if tags.alpha and tags.samples > num_colours:
+        full = {"u": 2.0**bits - 1, "i": 2.0 ** (bits - 1) - 1, "f": 1.0}[values.dtype.kind]
+        alpha = (values[:, :, num_colours:][:, :, :1].astype(np.float64) / full).clip(0.0, 1.0)
+    samples = Samples(
+        colours,
+        bits,
+        alpha,
+        is_premultiplied=tags.alpha == PREMULTIPLIED,
+        # What is inverted is so from its full scale.
+        declares_bits=values.dtype.kind == "u" and (is_inverted or bits not in CONTAINERS),
+        limits=None if is_inverted else tags.limits,
+    )
+    return samples, is_turned
 
 
 def _values(data: bytes, tags: TiffTags) -> tuple[npt.NDArray[Any], bool]:
@@ -198,6 +198,8 @@ def _values(data: bytes, tags: TiffTags) -> tuple[npt.NDArray[Any], bool]:
             if tags.samples == 1 and tags.photometric == BLACK_IS_ZERO:
                 return _pillows_grey(data, tags), True
             raise ValueError(f"a {tags} is not read under this compression; save it uncompressed or deflated") from None
+    if stored.dtype.kind == "b":
+        stored = stored.astype(np.uint8)
     if tags.samples == 1:
         return stored.reshape(tags.height, tags.width, 1), False
     if tags.is_planar:
@@ -215,3 +217,15 @@ def _pillows_grey(data: bytes, tags: TiffTags) -> npt.NDArray[Any]:
 
 def _numbers(value: Any) -> tuple[int, ...]:
     return tuple(int(one) for one in value) if isinstance(value, tuple | list) else (int(value),)
+
+
+def _limits(low: Any, high: Any) -> Range | None:
+    """Return what tags 340 and 341 say, over the samples; None where that is no range."""
+    try:
+        lowest, highest = (
+            [float(one) for one in (value if isinstance(value, tuple | list) else (value,))] for value in (low, high)
+        )
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    found = min(lowest, default=0.0), max(highest, default=0.0)
+    return found if math.isfinite(found[0]) and math.isfinite(found[1]) and found[0] < found[1] else None

@@ -34,7 +34,7 @@ _MAX_BLOCK_ROWS = 512
 _BLOCKS_IN_MEMORY = (12, 6)
 """Blocks that a stream's memory must hold: at least, and for each whole CPU (rendered, waiting, with the consumer)."""
 _FILES_PER_BLOCK = 64
-_FACT_COLUMNS = ("sha256", "width", "height", "reason")
+_FACT_COLUMNS = ("sha256", "width", "height", "reason", "depth")
 
 Segment = list[StepShare]
 
@@ -239,7 +239,7 @@ def ingest_block(block: pa.Table, cache: DecodedCache | None, limits: Limits) ->
         limits: As in `ingest_images`.
 
     Returns:
-        Columns sha256, width, height, reason, and those of a look.
+        Columns sha256, width, height, reason, depth, and those of a look.
     """
     uris = block.column("uri").to_pylist()
     facts = inspect_files(uris, limits) if cache is None else cache.ingest(uris)

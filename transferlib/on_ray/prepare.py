@@ -18,6 +18,7 @@ from transferlib.data.augment import Augmentation
 from transferlib.data.cache import DecodedCache
 from transferlib.data.cache_dir import cache_folder
 from transferlib.data.decode import Limits
+from transferlib.data.depth_scale import DepthScale
 from transferlib.data.manifest import Manifest
 from transferlib.data.mosaic import save_mosaic
 from transferlib.data.sources import list_images
@@ -60,9 +61,7 @@ def prepare_data(
     cpus = max(1.0, plan.ray_cpus - plan.cpus_per_worker)  # the others are with the task that loads the weights
     facts = ingest_images(cache, uris, limits, cpus, on_progress)
     before = Manifest.load(run.manifest) if run.manifest.exists() else None
-    manifest = Manifest.build(
-        listing, facts, spec.data, cut=before.cut if before else "rank", near=before.near if before else None
-    )
+    manifest = Manifest.build(listing, facts, spec.data, cut=before.cut if before else "rank", before=before)
     if before:
         _refuse_changed_images(run, before, manifest)
     settled = Prepared.load(run)
@@ -71,6 +70,10 @@ def prepare_data(
             f"{run.manifest} is gone or another one, and the images are not those that run {run.run_id} began with: "
             "its finished trials were trained on other ones. Bring file and images back, or start a new run."
         )
+    if cache is not None and manifest.scale is not None:
+        cache = replace(cache, scale=manifest.scale)
+        deep = [uri for uri, fact in zip(uris, facts, strict=True) if fact.is_good and fact.depth]
+        ingest_images(cache, deep, limits, cpus, on_progress)
     if not before:
         manifest.save(run.manifest)
     for line in manifest.summary_lines():
@@ -105,12 +108,19 @@ def draw_mosaic(run: RunFolder, spec: JobSpec) -> None:
 def _cache(spec: JobSpec, limits: Limits) -> DecodedCache | None:
     if spec.data.cache.mode == "none":
         return None
-    return DecodedCache(cache_folder(spec.data.cache), spec.short_side, limits)
+    scale = DepthScale.given(spec.data.depth_range)
+    return DecodedCache(cache_folder(spec.data.cache), spec.short_side, limits, scale)
 
 
 def _refuse_changed_images(run: RunFolder, before: Manifest, now: Manifest) -> None:
     if before.sha256() == now.sha256():
         return
+    if replace(before, scale=now.scale).sha256() == now.sha256():
+        then = "each was scaled by its own range, by an older version" if before.scale is None else f"{before.scale}"
+        raise RunFolderError(
+            f"The range of images with more than 8 bits a sample is another one than run {run.run_id} began with: then "
+            f"{then}; now {now.scale}. Its finished trials were trained on other pixels. Start a new run."
+        )
     old, new = (
         dict(zip(m.table["image_id"].to_pylist(), m.table["sha256"].to_pylist(), strict=True)) for m in (before, now)
     )

@@ -13,6 +13,7 @@ from PIL import Image
 
 from transferlib.comparison.results import SplitImages, TrialScores
 from transferlib.data.decode import BadImageError, Limits, decode_image
+from transferlib.data.depth_scale import DepthScale
 from transferlib.data.facts import UnreadableFileError, read_file
 from transferlib.data.images import ImageTable
 from transferlib.errors import StorageError
@@ -65,7 +66,9 @@ class Thumbnails:
             return Thumbnail()
         if image_id not in self._made:
             row = self._row_of[image_id]
-            self._made[image_id] = Thumbnail(*thumbnail(self._images.uris[row], self._images.sha256[row], self._limits))
+            images = self._images
+            made = thumbnail(images.uris[row], images.sha256[row], self._limits, images.scale)
+            self._made[image_id] = Thumbnail(*made)
         return self._made[image_id]
 
 
@@ -95,19 +98,20 @@ def find_mistakes(
     ]
 
 
-def thumbnail(uri: str, sha256: str, limits: Limits) -> tuple[str, str]:
+def thumbnail(uri: str, sha256: str, limits: Limits, scale: DepthScale | None) -> tuple[str, str]:
     """Return a small JPEG of an image as a data: URI, or why there is none.
 
     Args:
         uri: Absolute path.
         sha256: What the manifest says of its bytes.
         limits: Of decoding.
+        scale: Of the manifest's deep images.
     """
     try:
         data, _ = read_file(uri, limits)
         if hashlib.sha256(data).hexdigest() != sha256:
             return "", "the file has changed since the run"
-        pixels = decode_image(data, short_side=THUMBNAIL_SIDE, limits=limits).pixels
+        pixels = decode_image(data, short_side=THUMBNAIL_SIDE, limits=limits, scale=scale).pixels
     except (UnreadableFileError, BadImageError, StorageError) as error:
         return "", str(error)
     picture = Image.fromarray(pixels)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import transferlib
+from transferlib.data.depth_scale import DepthScale
 from transferlib.errors import TrialError
 from transferlib.evaluation.predictions import Predictions
 from transferlib.models.skeleton import empty_model
@@ -30,7 +31,7 @@ def model_metadata(inputs: TrialInputs) -> dict[str, str]:
     Args:
         inputs: Of the trial.
     """
-    data = inputs.job.data
+    data, scale = inputs.job.data, inputs.images.scale
     return {
         "schema": str(SCHEMA),
         "architecture": inputs.trial.architecture,
@@ -43,6 +44,7 @@ def model_metadata(inputs: TrialInputs) -> dict[str, str]:
         "version": transferlib.__version__,
         "run": inputs.run_id,
         "trial": inputs.trial.trial_id,
+        **({} if scale is None else {"depth_range": json.dumps(scale.to_plain())}),
     }
 
 
@@ -77,6 +79,8 @@ class SavedModel:
     """What its images are normalised with: channel means of values 0 to 1."""
     std: RGB
     """Channel standard deviations of values 0 to 1."""
+    scale: DepthScale | None
+    """What its deep images are scaled by; None: it has seen none, or an older version did not say."""
 
 
 def load_model(path: Path, classes: Sequence[str]) -> SavedModel:
@@ -97,12 +101,13 @@ def load_model(path: Path, classes: Sequence[str]) -> SavedModel:
         model = empty_model(metadata["architecture"], len(known_classes))
         model.load_state_dict(state, strict=True, assign=True)
         mean, std = json.loads(metadata["mean"]), json.loads(metadata["std"])
+        scale = DepthScale.from_plain(json.loads(metadata.get("depth_range", "null")))
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
         again = "Remove result.json beside it, and `--resume` trains this trial again."
         raise TrialError(f"{path} cannot be used: {error}. {again}") from error
     if known_classes != list(classes):
         raise TrialError(f"{path} knows the classes {known_classes}; the manifest has {list(classes)}.")
-    return SavedModel(model.eval(), tuple(mean), tuple(std))
+    return SavedModel(model.eval(), tuple(mean), tuple(std), scale)
 
 
 def save_predictions(inputs: TrialInputs, split: str, logits: Logits) -> None:

@@ -90,7 +90,7 @@ def evaluate_chosen(inputs: TrialInputs, worker: Worker, split: Phase = "test") 
         The file.
 
     Raises:
-        TrialError: `best.safetensors` is missing, damaged or of other classes.
+        TrialError: `best.safetensors` is missing, damaged, of other classes or of another range of deep images.
         DataError: The rows seen are not the manifest's.
     """
     make_deterministic(inputs.threads, worker.device)
@@ -101,6 +101,11 @@ def evaluate_chosen(inputs: TrialInputs, worker: Worker, split: Phase = "test") 
             f"{inputs.trial.trial_id} again."
         )
     saved = load_model(inputs.folder.best, classes)
+    if saved.scale != inputs.images.scale:
+        raise TrialError(
+            f"{inputs.folder.best} says of images with more than 8 bits a sample: {saved.scale or 'nothing'}; the "
+            f"manifest says {inputs.images.scale or 'nothing'}. It has learnt from other pixels: start a new run."
+        )
     network = Network(
         model=saved.model.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
         normaliser=Normaliser(saved.mean, saved.std, device),
