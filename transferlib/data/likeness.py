@@ -19,7 +19,7 @@ from transferlib.data.looks import SIDE
 LEAST_LIKENESS = 0.77
 """Mean local correlation from which two pictures show the same. Of 12,000 CIFAR-10 images the most alike that do not
 are at 0.77; of planted copies of photos 99 % are above 0.79."""
-_LEAST_ALIKE_AFTER_STEP = 0.80
+_LEAST_ALIKE_AFTER_STEP = 0.75
 """Cosine of the frequencies after one step of registration."""
 _LEAST_DETAIL = 0.29
 """Share of fine detail (3 x 3 pixels) in coarse (7 x 7) that one of two must have to be compared by registration:
@@ -28,15 +28,20 @@ _LEAST_FINE = 0.8
 """Standard deviation of the fine detail, grey levels."""
 _MOST_APART, _LEAST_CONTRAST = 1.0, 10.0
 """For pictures without detail: root mean square of what differs, and standard deviation of grey, grey levels."""
-_MOST_UNLIKE, _UNLIKE_BELOW = 0.15, 0.4
+_MOST_UNLIKE, _UNLIKE_BELOW = 0.17, 0.4
 """Share of what is seen whose correlation, over 3 x 3 pixels, may be below this: two different things of one outline on
-white have 0.19 or more, 99.5 % of planted copies 0.125 or less."""
+white have 0.19 or more, 98 % of planted copies 0.11 or less."""
 _LEAST_SEEN, _LIKENESS_OF_LITTLE = 0.4, 0.92
 """Share of a picture with something to compare, below which it must agree to this and lie where it lay: of two ships on
 an even sea one is the other, enlarged."""
-_SCALES, _MOST_SHEAR, _MOST_SHIFT = (0.86, 1.16), 0.08, 0.14
+_LEAST_FINE_SEEN = 0.68
+"""Share of what is seen that is finer than a slope, which a background that is darker on one side is not: below it a
+picture must agree as much, wherever it lies. Small things on such a background have 0.64 or less."""
+_SCALES, _MOST_SHEAR, _MOST_SHIFT = (0.84, 1.19), 0.08, 0.14
 _STILL = 0.02
 _NUM_STEPS = 6
+_OTHER_STARTS = (len(WINDOWS) - 1, 0)
+"""Windows: cut all round, and the whole."""
 _FLOOR, _MIDDLE = 1.5, 6.0
 """Grey levels: of noise, and the local contrast that counts half."""
 _RADIUS = 3
@@ -73,7 +78,11 @@ def show_the_same(thumbnails: npt.NDArray[np.uint8], pairs: Pairs) -> Floats:
         likeness[rows] = _after_one_step(first, second, pairs.window[rows]) > _LEAST_ALIKE_AFTER_STEP
     for rows in _chunks(np.flatnonzero(likeness > 0), _CHUNK):
         first, second = _laid_out(thumbnails, pairs.where(rows))
-        likeness[rows] = _registered_likeness(first, second, pairs.window[rows])
+        likeness[rows] = found = _registered_likeness(first, second, pairs.window[rows])
+        lost = np.flatnonzero(found == 0)  # among other starts one may lead to the place
+        for window in _OTHER_STARTS:
+            again = _registered_likeness(first[lost], second[lost], np.full(len(lost), window))
+            likeness[rows[lost]] = np.maximum(likeness[rows[lost]], again)
     for rows in _chunks(np.flatnonzero(~is_detailed & (pairs.window == 0)), 4 * _CHUNK):
         first, second = _laid_out(thumbnails, pairs.where(rows))
         apart = np.sqrt(((first - second) ** 2).mean(axis=(1, 2)))
@@ -159,11 +168,21 @@ def _registered_likeness(first: Floats, second: Floats, windows: npt.NDArray[np.
         & (shears < _MOST_SHEAR).all(axis=1)
         & (shifts < _MOST_SHIFT).all(axis=1)
     )
+    is_plain = _fine_seen(laid, second, inside) < _LEAST_FINE_SEEN * seen
     is_still = (np.abs(maps[:, :2] - np.eye(3)[:2]) < _STILL).all(axis=(1, 2))
     is_little = seen < _LEAST_SEEN
-    is_like = likeness >= np.where(is_little, _LIKENESS_OF_LITTLE, LEAST_LIKENESS)
+    is_like = likeness >= np.where(is_little | is_plain, _LIKENESS_OF_LITTLE, LEAST_LIKENESS)
     is_same = is_small & is_like & (unlike <= _MOST_UNLIKE) & (is_still | ~is_little)
     return np.where(is_same, likeness, 0).astype(np.float32)
+
+
+def _fine_seen(one: Floats, other: Floats, inside: Floats) -> Floats:
+    """Return the share of pictures with detail that is finer than a slope, [P]."""
+    number = _box(inside, _RADIUS)
+    is_core = number > (2 * _RADIUS + 1) ** 2 - 0.5
+    one, other = ((grey - _box(grey * inside, _RADIUS) / np.maximum(number, 1e-6)) * is_core for grey in (one, other))
+    weight = _local_correlation(one, other, inside, 1)[1]
+    return np.asarray(weight.sum(axis=(1, 2)) / np.maximum(is_core.sum(axis=(1, 2)), 1), np.float32)
 
 
 def _register(first: Floats, second: Floats, windows: npt.NDArray[np.int64]) -> Floats:
