@@ -52,7 +52,8 @@ def cropped(photo: Photo, left: float, top: float, share: float = 0.9) -> Photo:
 
 def cropped_anywhere(photo: Photo, draws: Draws) -> Photo:
     """Return nine tenths of each side, from anywhere."""
-    return cropped(photo, *draws.uniform(0, 0.1, 2).tolist())
+    left, top = draws.uniform(0, 0.1, 2).tolist()
+    return cropped(photo, left, top)
 
 
 def next_frame(photo: Photo, draws: Draws) -> Photo:
@@ -62,7 +63,8 @@ def next_frame(photo: Photo, draws: Draws) -> Photo:
     moved = photo.rotate(draws.uniform(-1.5, 1.5), Image.Resampling.BICUBIC, translate=(int(shift[0]), int(shift[1])))
     inner = cropped(moved, 0.05, 0.05, 0.9)  # what the turn left empty lies outside
     width, height = inner.size
-    part = cropped(inner, *draws.uniform(0.1, 0.6, 2).tolist(), share=0.15)
+    left, top = draws.uniform(0.1, 0.6, 2).tolist()
+    part = cropped(inner, left, top, 0.15)
     inner.paste(part, (int(draws.uniform(0.1, 0.7) * width), int(draws.uniform(0.1, 0.7) * height)))
     values = np.asarray(inner).astype(np.float64) * draws.uniform(0.9, 1.1) + draws.uniform(-8, 8)
     values += draws.normal(0, 4, values.shape)
@@ -166,7 +168,8 @@ def cost(paths: Sequence[Path]) -> list[list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         cache = DecodedCache(Path(folder), SHORT_SIDE, LIMITS)
         start = time.process_time()
-        facts = [fact for at in range(0, len(paths), 64) for fact in cache.ingest([str(p) for p in paths[at : at + 64]])]
+        uris = [str(path) for path in paths]
+        facts = [fact for at in range(0, len(uris), 64) for fact in cache.ingest(uris[at : at + 64])]
         ingest = time.process_time() - start
         good = [fact for fact in facts if fact.is_good]
         reader = cache.reader()
@@ -179,7 +182,7 @@ def cost(paths: Sequence[Path]) -> list[list[str]]:
     search = time.process_time() - start
     plain = ingest - looking
     rows = (("reading, decoding, writing the cache", plain), ("looking at each image", looking), ("search", search))
-    return [[name, f"{value:.2f}", f"{1000 * value / len(good):.2f}", f"{100 * value / plain:.1f} %"] for name, value in rows]
+    return [[name, f"{s:.2f}", f"{1000 * s / len(good):.2f}", f"{100 * s / plain:.1f} %"] for name, s in rows]
 
 
 def main() -> None:

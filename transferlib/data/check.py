@@ -16,7 +16,7 @@ from transferlib.data.cache import DecodedCache
 from transferlib.data.facts import ImageFacts
 from transferlib.data.health import printable
 from transferlib.data.manifest import Manifest
-from transferlib.data.near_notes import count_near
+from transferlib.data.near_notes import copy_pairs, count_near
 
 _FILES_PER_TASK = 64
 MOST_PAIRS = 10
@@ -82,7 +82,7 @@ class DataCheck:
         """Return all of it as plain values."""
         counts = self.manifest.count_by_split_and_class()
         statuses = Counter(self.manifest.table["status"].to_pylist())
-        found = count_near(self.manifest.table)
+        found, pairs = count_near(self.manifest.table), copy_pairs(self.manifest.table)
         return {
             "root": self.manifest.root,
             "images": sum(sum(of.values()) for of in counts.values()),
@@ -96,22 +96,9 @@ class DataCheck:
                 if row["remarks"]
             ],
             "same_content": self._num_copies(),
-            "near_duplicates": {**found._asdict(), "pairs": self.pairs()},
+            "near_duplicates": {**found._asdict(), "pairs": [pair.to_plain() for pair in pairs]},
             "warnings": self.warnings,
         }
-
-    def pairs(self) -> list[dict[str, Any]]:
-        """Return used images with one that shows the same: those across splits first, then across classes."""
-        rows = {row["image_id"]: row for row in self._used()}
-        found, seen = [], set()
-        for row in rows.values():
-            other = rows.get(row["near_duplicate"] or "")
-            pair = frozenset((row["image_id"], row["near_duplicate"]))
-            if other is None or pair in seen:
-                continue
-            seen.add(pair)
-            found.append({name: [row[name], other[name]] for name in ("image_id", "label", "split")})
-        return sorted(found, key=lambda pair: (len(set(pair["split"])) == 1, len(set(pair["label"])) == 1))
 
     def _used(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self.manifest.table.to_pylist()
@@ -142,13 +129,11 @@ class DataCheck:
         lines, number = [], self._num_copies()
         if number:
             lines.append(f"Copies: {number:,} used images have the same content as another.")
-        pairs = self.pairs()
+        pairs = copy_pairs(self.manifest.table)
         for pair in pairs[:MOST_PAIRS]:
-            one, other = (
-                printable(f"{image_id} ({label}, {split})")
-                for image_id, label, split in zip(pair["image_id"], pair["label"], pair["split"], strict=True)
-            )
-            lines.append(f"  {one} shows the same as {other}")
+            named = (f"{side.image_id} ({side.label}, {side.split or 'left out'})" for side in pair.sides)
+            one, other = map(printable, named)
+            lines.append(f"  {one} {'is' if pair.is_same_content else 'shows'} the same as {other}")
         if len(pairs) > MOST_PAIRS:
             lines.append(f"  ... and {len(pairs) - MOST_PAIRS:,} more; --json has all")
         return lines

@@ -28,7 +28,7 @@ _LEAST_FINE = 0.8
 """Standard deviation of the fine detail, grey levels."""
 _MOST_APART, _LEAST_CONTRAST = 1.0, 10.0
 """For pictures without detail: root mean square of what differs, and standard deviation of grey, grey levels."""
-_MOST_UNLIKE, _UNLIKE_BELOW = 0.17, 0.4
+_MOST_UNLIKE, _UNLIKE_BELOW = 0.15, 0.4
 """Share of what is seen whose correlation, over 3 x 3 pixels, may be below this: two different things of one outline on
 white have 0.19 or more, 98 % of planted copies 0.11 or less."""
 _LEAST_SEEN, _LIKENESS_OF_LITTLE = 0.4, 0.92
@@ -37,11 +37,13 @@ an even sea one is the other, enlarged."""
 _LEAST_FINE_SEEN = 0.68
 """Share of what is seen that is finer than a slope, which a background that is darker on one side is not: below it a
 picture must agree as much, wherever it lies. Small things on such a background have 0.64 or less."""
-_SCALES, _MOST_SHEAR, _MOST_SHIFT = (0.84, 1.19), 0.08, 0.14
+_SCALES, _MOST_SHEAR, _MOST_SHIFT = (0.86, 1.16), 0.08, 0.14
 _STILL = 0.02
 _NUM_STEPS = 6
 _OTHER_STARTS = (len(WINDOWS) - 1, 0)
-"""Windows: cut all round, and the whole."""
+"""Windows from which registration begins anew where it went astray: cut all round, and the whole."""
+_ALIKE_AFTER_STEP, _LIKENESS_OF_OTHERS = 0.95, 0.85
+"""What a pair must be for that, and reach by it: more starts find more that is alike by chance."""
 _FLOOR, _MIDDLE = 1.5, 6.0
 """Grey levels: of noise, and the local contrast that counts half."""
 _RADIUS = 3
@@ -71,18 +73,18 @@ def show_the_same(thumbnails: npt.NDArray[np.uint8], pairs: Pairs) -> Floats:
         [P].
     """
     detail = has_detail(thumbnails)
-    likeness = np.zeros(len(pairs.first), np.float32)
+    likeness, after_step = np.zeros((2, len(pairs.first)), np.float32)
     is_detailed = detail[pairs.first] | detail[pairs.second]
     for rows in _chunks(np.flatnonzero(is_detailed), 4 * _CHUNK):
         first, second = _laid_out(thumbnails, pairs.where(rows))
-        likeness[rows] = _after_one_step(first, second, pairs.window[rows]) > _LEAST_ALIKE_AFTER_STEP
-    for rows in _chunks(np.flatnonzero(likeness > 0), _CHUNK):
+        after_step[rows] = _after_one_step(first, second, pairs.window[rows])
+    for rows in _chunks(np.flatnonzero(after_step > _LEAST_ALIKE_AFTER_STEP), _CHUNK):
         first, second = _laid_out(thumbnails, pairs.where(rows))
         likeness[rows] = found = _registered_likeness(first, second, pairs.window[rows])
-        lost = np.flatnonzero(found == 0)  # among other starts one may lead to the place
-        for window in _OTHER_STARTS:
+        lost = np.flatnonzero((found == 0) & (after_step[rows] > _ALIKE_AFTER_STEP))
+        for window in _OTHER_STARTS if len(lost) else ():
             again = _registered_likeness(first[lost], second[lost], np.full(len(lost), window))
-            likeness[rows[lost]] = np.maximum(likeness[rows[lost]], again)
+            likeness[rows[lost]] = np.maximum(likeness[rows[lost]], np.where(again > _LIKENESS_OF_OTHERS, again, 0))
     for rows in _chunks(np.flatnonzero(~is_detailed & (pairs.window == 0)), 4 * _CHUNK):
         first, second = _laid_out(thumbnails, pairs.where(rows))
         apart = np.sqrt(((first - second) ** 2).mean(axis=(1, 2)))
@@ -180,8 +182,9 @@ def _fine_seen(one: Floats, other: Floats, inside: Floats) -> Floats:
     """Return the share of pictures with detail that is finer than a slope, [P]."""
     number = _box(inside, _RADIUS)
     is_core = number > (2 * _RADIUS + 1) ** 2 - 0.5
-    one, other = ((grey - _box(grey * inside, _RADIUS) / np.maximum(number, 1e-6)) * is_core for grey in (one, other))
-    weight = _local_correlation(one, other, inside, 1)[1]
+    core, number = is_core.astype(np.float32), np.maximum(number, 1e-6)
+    fine = [(grey - _box(grey * inside, _RADIUS) / number) * core for grey in (one, other)]
+    weight = _local_correlation(fine[0], fine[1], inside, 1)[1]
     return np.asarray(weight.sum(axis=(1, 2)) / np.maximum(is_core.sum(axis=(1, 2)), 1), np.float32)
 
 

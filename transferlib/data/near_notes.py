@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import NamedTuple
+from collections import Counter, defaultdict
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -44,6 +44,85 @@ def count_near(table: pa.Table) -> NearCounts:
         in_train={split: leaked[split] for split in SPLITS[1:]},
         other_class=sum(len(labels[group]) > 1 for group, _, _ in rows),
     )
+
+
+class Side(NamedTuple):
+    """Name one image of a pair."""
+
+    image_id: str
+    label: str
+    split: str
+    """Empty where it is left out."""
+    uri: str
+    sha256: str
+
+
+class CopyPair(NamedTuple):
+    """Name two images that show the same, or have the same content."""
+
+    sides: tuple[Side, Side]
+    is_same_content: bool
+
+    @property
+    def is_conflict(self) -> bool:
+        """Say whether their labels differ."""
+        return self.sides[0].label != self.sides[1].label
+
+    @property
+    def is_leak(self) -> bool:
+        """Say whether both are used, in different splits."""
+        splits = {side.split for side in self.sides}
+        return len(splits) > 1 and "" not in splits
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        sides = [{name: getattr(side, name) for name in ("image_id", "label", "split")} for side in self.sides]
+        return {"images": sides, "same_content": self.is_same_content}
+
+
+def copy_pairs(table: pa.Table) -> list[CopyPair]:
+    """Return pairs of images that show the same: labels that contradict first, then leaks, then the others.
+
+    Of near duplicates each used image stands in one pair at least, with what tells most about it; of the same content
+    those whose labels contradict each other are here, the first with one of each other label.
+
+    Args:
+        table: Of a manifest.
+    """
+    names = ("image_id", "label", "split", "uri", "sha256", "status", "near_duplicate")
+    rows = {row["image_id"]: row for row in table.select(names).to_pylist()}
+    pairs: dict[frozenset[str], CopyPair] = {}
+    for row in rows.values():
+        other = rows.get(row["near_duplicate"] or "")
+        if row["status"] == "used" and other is not None and other["status"] == "used":
+            key = frozenset((row["image_id"], other["image_id"]))
+            pairs.setdefault(key, CopyPair((_side(row), _side(other)), is_same_content=False))
+    contents: dict[str, dict[str, Side]] = defaultdict(dict)
+    for row in rows.values():
+        if row["status"] == "label_conflict":
+            contents[row["sha256"]].setdefault(row["label"], _side(row))
+    found = list(pairs.values())
+    for by_label in contents.values():
+        first, *others = by_label.values()
+        found += [CopyPair((first, other), is_same_content=True) for other in others]
+    return sorted(found, key=lambda pair: (not pair.is_conflict, not pair.is_leak, pair.sides[0].image_id))
+
+
+def _side(row: dict[str, Any]) -> Side:
+    return Side(row["image_id"], row["label"], row["split"] or "", row["uri"], row["sha256"])
+
+
+def shown_in_train(table: pa.Table, split: str) -> set[str]:
+    """Return the ids of used images of a split that show the same as a training image.
+
+    Args:
+        table: Of a manifest.
+        split: val or test.
+    """
+    columns = (table[name].to_pylist() for name in ("image_id", "near_group", "split", "status"))
+    rows = [row for row in zip(*columns, strict=True) if row[1] is not None and row[3] == "used"]
+    in_train = {group for _, group, where, _ in rows if where == "train"}
+    return {image_id for image_id, group, where, _ in rows if where == split and group in in_train}
 
 
 def near_notes(table: pa.Table, *, is_grouped: bool) -> list[str]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from transferlib.comparison.leaderboard import Comparison
 from transferlib.comparison.results import RunResults, TrialScores
 from transferlib.data.manifest import Manifest
 from transferlib.data.near_notes import CopyPair, copy_pairs, shown_in_train
 from transferlib.evaluation.metrics import Scores
-from transferlib.report.mistakes import Thumbnail, Thumbnails
+from transferlib.report.mistakes import Thumbnails
+
+Ints = npt.NDArray[np.int64]
 
 MAX_PAIRS = 24
 """Pairs with pictures; the number of all is said."""
@@ -37,12 +40,8 @@ def copy_content(
 
 
 def _with_pictures(pair: CopyPair, thumbnails: Thumbnails) -> dict[str, Any]:
-    return {
-        **pair._asdict(),
-        "sides": [
-            {**side._asdict(), "thumbnail": thumbnails.of_file(side.image_id, side.uri, side.sha256)} for side in pair.sides
-        ],
-    }
+    pictures = [thumbnails.of_file(side.image_id, side.uri, side.sha256) for side in pair.sides]
+    return {"pair": pair, "sides": list(zip(pair.sides, pictures, strict=True))}
 
 
 def _figures_without(comparison: Comparison, found: RunResults, manifest: Manifest) -> dict[str, Any]:
@@ -65,10 +64,7 @@ def _figures_without(comparison: Comparison, found: RunResults, manifest: Manife
     return {"num_leaked": len(leaked), "leaked_share": share, "leaks": leaks}
 
 
-def _of_rows(scores: TrialScores, labels: Any, rows: Any, num_classes: int) -> TrialScores:
-    return TrialScores.of(labels[rows], Scores(*(part[rows] for part in scores.scores)), num_classes)
-
-
-def no_picture() -> Thumbnail:
-    """Return an empty thumbnail."""
-    return Thumbnail()
+def _of_rows(scores: TrialScores, labels: Ints, rows: Ints, num_classes: int) -> TrialScores:
+    of = scores.scores
+    kept = Scores(of.predicted[rows], of.confidence[rows], of.label_loss[rows], of.label_rank[rows])
+    return TrialScores.of(labels[rows], kept, num_classes)
