@@ -128,7 +128,8 @@ class DataCheck:
     def _copy_lines(self) -> list[str]:
         lines, number = [], self._num_copies()
         if number:
-            lines.append(f"Copies: {number:,} used images have the same content as another.")
+            has = "image has" if number == 1 else "images have"
+            lines.append(f"Copies: {number:,} used {has} the same content as another.")
         pairs = copy_pairs(self.manifest.table)
         for pair in pairs[:MOST_PAIRS]:
             named = (f"{side.image_id} ({side.label}, {side.split or 'left out'})" for side in pair.sides)

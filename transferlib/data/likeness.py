@@ -19,7 +19,7 @@ from transferlib.data.looks import SIDE
 LEAST_LIKENESS = 0.77
 """Mean local correlation from which two pictures show the same. Of 12,000 CIFAR-10 images the most alike that do not
 are at 0.77; of planted copies of photos 99 % are above 0.79."""
-_LEAST_ALIKE_AFTER_STEP = 0.75
+_LEAST_ALIKE_AFTER_STEP = 0.80
 """Cosine of the frequencies after one step of registration."""
 _LEAST_DETAIL = 0.29
 """Share of fine detail (3 x 3 pixels) in coarse (7 x 7) that one of two must have to be compared by registration:
@@ -40,10 +40,6 @@ picture must agree as much, wherever it lies. Small things on such a background 
 _SCALES, _MOST_SHEAR, _MOST_SHIFT = (0.86, 1.16), 0.08, 0.14
 _STILL = 0.02
 _NUM_STEPS = 6
-_OTHER_STARTS = (len(WINDOWS) - 1, 0)
-"""Windows from which registration begins anew where it went astray: cut all round, and the whole."""
-_ALIKE_AFTER_STEP, _LIKENESS_OF_OTHERS = 0.95, 0.85
-"""What a pair must be for that, and reach by it: more starts find more that is alike by chance."""
 _FLOOR, _MIDDLE = 1.5, 6.0
 """Grey levels: of noise, and the local contrast that counts half."""
 _RADIUS = 3
@@ -80,11 +76,7 @@ def show_the_same(thumbnails: npt.NDArray[np.uint8], pairs: Pairs) -> Floats:
         after_step[rows] = _after_one_step(first, second, pairs.window[rows])
     for rows in _chunks(np.flatnonzero(after_step > _LEAST_ALIKE_AFTER_STEP), _CHUNK):
         first, second = _laid_out(thumbnails, pairs.where(rows))
-        likeness[rows] = found = _registered_likeness(first, second, pairs.window[rows])
-        lost = np.flatnonzero((found == 0) & (after_step[rows] > _ALIKE_AFTER_STEP))
-        for window in _OTHER_STARTS if len(lost) else ():
-            again = _registered_likeness(first[lost], second[lost], np.full(len(lost), window))
-            likeness[rows[lost]] = np.maximum(likeness[rows[lost]], np.where(again > _LIKENESS_OF_OTHERS, again, 0))
+        likeness[rows] = _registered_likeness(first, second, pairs.window[rows])
     for rows in _chunks(np.flatnonzero(~is_detailed & (pairs.window == 0)), 4 * _CHUNK):
         first, second = _laid_out(thumbnails, pairs.where(rows))
         apart = np.sqrt(((first - second) ** 2).mean(axis=(1, 2)))

@@ -30,7 +30,7 @@ ORIENTATIONS = tuple(
 
 _ORDER = 7
 """Highest frequency that is looked at: half-waves down plus half-waves across."""
-_LEAST_ALIKE, _LEAST_ALIKE_TURNED = 0.60, 0.82
+_LEAST_ALIKE, _LEAST_ALIKE_TURNED = 0.60, 0.86
 """Cosines below which a pair is dropped: of the sorted magnitudes, and of the frequencies in the best orientation."""
 _MOST_PAIRS = 16
 """Pairs of a picture, the most alike, that are looked at: where thousands show one background, all are alike."""

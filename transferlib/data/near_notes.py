@@ -109,7 +109,8 @@ def copy_pairs(table: pa.Table) -> list[CopyPair]:
 
 
 def _side(row: dict[str, Any]) -> Side:
-    return Side(row["image_id"], row["label"], row["split"] or "", row["uri"], row["sha256"])
+    split = row["split"] if row["status"] == "used" else ""
+    return Side(row["image_id"], row["label"], split, row["uri"], row["sha256"])
 
 
 def shown_in_train(table: pa.Table, split: str) -> set[str]:
