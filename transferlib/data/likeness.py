@@ -68,7 +68,9 @@ def show_the_same(thumbnails: npt.NDArray[np.uint8], pairs: Pairs) -> Floats:
     Returns:
         [P].
     """
-    detail = has_detail(thumbnails)
+    used = np.unique(np.concatenate([pairs.first, pairs.second]))
+    detail = np.zeros(len(thumbnails), np.bool_)
+    detail[used] = has_detail(thumbnails[used])
     likeness, after_step = np.zeros((2, len(pairs.first)), np.float32)
     is_detailed = detail[pairs.first] | detail[pairs.second]
     for rows in _chunks(np.flatnonzero(is_detailed), 4 * _CHUNK):

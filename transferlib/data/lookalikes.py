@@ -169,10 +169,11 @@ def _near(thumbnails: npt.NDArray[np.uint8]) -> Iterator[Ints]:
             for block in _blocks(len(askers), there):
                 rows = askers[block] // num_probed
                 cosines = asked[rows] @ there.T
-                if len(there) > _MOST_PAIRS:
-                    least = np.partition(cosines, -_MOST_PAIRS - 1, axis=1)[:, -_MOST_PAIRS - 1, None]
-                    cosines[cosines < least] = 0
-                one, other = np.nonzero(cosines > _LEAST_ALIKE)
+                is_alike = cosines > _LEAST_ALIKE
+                if len(many := np.flatnonzero(is_alike.sum(axis=1) > _MOST_PAIRS + 1)):  # the picture itself is one
+                    least = np.partition(cosines[many], -_MOST_PAIRS - 1, axis=1)[:, -_MOST_PAIRS - 1, None]
+                    is_alike[many] &= cosines[many] >= least
+                one, other = np.nonzero(is_alike)
                 first, second = rows[one], members[part][other]
                 is_pair = first < second if window == 0 else first != second
                 parts_found.append((first[is_pair], second[is_pair], cosines[one, other][is_pair]))
