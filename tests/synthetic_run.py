@@ -67,6 +67,8 @@ class Story:
     """Cut all images into so many; the pictures then lie in class folders only."""
     num_mislabelled: int = 0
     """Test images that every trial takes for the class after their label's, as if they were labelled wrongly."""
+    near_duplicates: str = "off"
+    """As in the spec; off: the pictures are one drawing a class, in other colours."""
 
 
 def write_run(folder: Path, story: Story | None = None) -> RunFolder:
@@ -247,6 +249,7 @@ def _spec(root: Path, story: Story) -> JobSpec:
                 "path": str(root),
                 "image_size": 32,
                 "augmentation": story.augmentation,
+                "near_duplicates": story.near_duplicates,
                 "split": {"folds": story.folds},
             },
             "models": {"architectures": list(story.architectures), "weights": "none"},

@@ -49,6 +49,7 @@ def split_of(name: str) -> str | None:
 
 
 ON_BAD_IMAGE = ("skip", "fail")
+NEAR_DUPLICATES = ("group", "tell", "off")
 CACHE_MODES = ("disk", "none")
 PRECISIONS = ("auto", "fp32", "bf16")
 OPTIMIZERS = ("sgd", "adamw")

@@ -70,6 +70,9 @@ class CacheSpec(Section):
     """Size at which the entries least lately used are evicted before a job, bytes; 0: never."""
 
 
+NearDuplicates = Literal["group", "tell", "off"]
+
+
 class DataSpec(Section):
     """Which images, how they are cut, decoded and augmented."""
 
@@ -81,6 +84,10 @@ class DataSpec(Section):
     group_regex: str | None = None
     """Regular expression over an image's path below the source; what its first bracket matches is the image's group
     (a patient, a scene), which stays on one side of a split. null: groups come from a manifest's column alone."""
+    near_duplicates: NearDuplicates = "group"
+    """group: photos that show the same (copies encoded anew, resized, mirrored, turned or cropped by a tenth, frames of
+    a burst) fall on one side of a cut and count as one in the statistics; tell: they are only named; off: they are not
+    looked for."""
     split: SplitSpec = SplitSpec()
     """How to cut what has no given split."""
     image_size: Annotated[int, Field(ge=8, le=2048)] = 224

@@ -53,8 +53,9 @@ def test_every_file_seen_has_one_row_in_the_order_of_ids() -> None:
     found = rows(manifest)
     assert list(found) == sorted(found)
     assert len(found) == 11
+    added = ("near_group", "near_duplicate", "remarks")
     assert found["a/.DS_Store"] | {"uri": ""} == {
-        **dict.fromkeys(("split", "group", "sha256", "width", "height")),
+        **dict.fromkeys(("split", "group", "sha256", "width", "height", *added)),
         "image_id": "a/.DS_Store",
         "uri": "",
         "label": "a",
@@ -120,8 +121,11 @@ def test_saved_file_has_the_columns_that_others_read(tmp_path: Path) -> None:
         "height",
         "status",
         "reason",
+        "near_group",
+        "near_duplicate",
+        "remarks",
     ]
-    assert schema.metadata[b"schema"] == b"1"
+    assert schema.metadata[b"schema"] == b"2"
     assert json.loads(schema.metadata[b"classes"]) == ["a", "b"]
 
 
@@ -148,7 +152,7 @@ def test_another_file_is_refused_as_a_manifest(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read as a manifest"):
         Manifest.load(path)
     pq.write_table(built(listing(*entries("ab", 5))).table, path)
-    with pytest.raises(DataError, match="no manifest of schema 1"):
+    with pytest.raises(DataError, match="no manifest of schema 2"):
         Manifest.load(path)
 
 

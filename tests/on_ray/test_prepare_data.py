@@ -16,6 +16,7 @@ from transferlib.data.depth import Samples
 from transferlib.data.depth_scale import DepthScale
 from transferlib.data.facts import ImageFacts
 from transferlib.data.listing import Entry, Listing
+from transferlib.data.looks import Look
 from transferlib.data.manifest import Manifest
 from transferlib.errors import RunFolderError
 from transferlib.on_ray import prepare
@@ -141,3 +142,32 @@ def test_a_range_that_is_given_holds_from_the_first_reading(job: Job, monkeypatc
     monkeypatch.setattr(prepare, "ingest_images", ingest)
     assert job().scale == DepthScale(whole=(0.0, 4095.0))
     assert set(told) == {"black is 0, white 4,095"}
+
+
+def with_looks(listing: Listing, copies: dict[str, str]) -> list[ImageFacts]:
+    """Return facts of images that look their own way each, but for copies."""
+    generator = np.random.default_rng(0)
+    looks = {e.image_id: Look(generator.integers(0, 256, 1024, np.uint8).tobytes(), 1.0) for e in listing.entries}
+    looks |= {copy: looks[original] for copy, original in copies.items()}
+    facts = zip(listing.entries, facts_of(listing), strict=True)
+    return [replace(fact, look=looks[entry.image_id]) for entry, fact in facts]
+
+
+def test_a_run_keeps_the_near_duplicates_that_it_found(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "ingest_images", lambda *args: with_looks(LISTING, {"a/03.jpg": "a/00.jpg"}))
+    first = job()
+    assert first.near_groups is not None
+    assert [group for group in first.near_groups if group] == ["a/00.jpg", "a/00.jpg"]
+    monkeypatch.setattr(prepare, "ingest_images", lambda *args: with_looks(LISTING, {"b/03.jpg": "b/00.jpg"}))
+    assert job().sha256() == first.sha256()
+
+
+def test_a_run_from_before_near_duplicates_were_looked_for_goes_on(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = job()
+    before.save(job.run.manifest)
+    table = pq.read_table(job.run.manifest)
+    metadata = {k: v for k, v in table.schema.metadata.items() if k != b"near_duplicates"} | {b"schema": b"1"}
+    pq.write_table(table.select(table.schema.names[:10]).replace_schema_metadata(metadata), job.run.manifest)
+    monkeypatch.setattr(prepare, "ingest_images", lambda *args: with_looks(LISTING, {"a/03.jpg": "a/00.jpg"}))
+    again = job()
+    assert (again.near, again.sha256()) == ("off", before.sha256())

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from transferlib import __version__
+from transferlib.cli.checking import data
 from transferlib.cli.clusters import cluster
 from transferlib.cli.gate import fail_under_option, refuse_gate
 from transferlib.cli.judging import COMMANDS as JUDGING_COMMANDS
@@ -184,7 +185,7 @@ def list_runs(runs: str | None, as_json: bool) -> int:
     return 0
 
 
-for command in (*COMMANDS, *JUDGING_COMMANDS, cluster):
+for command in (*COMMANDS, *JUDGING_COMMANDS, cluster, data):
     submit.add_command(command)
 
 

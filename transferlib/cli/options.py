@@ -82,6 +82,14 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
             metavar="REGEX",
         ),
         Flag(
+            "--near-duplicates",
+            "data.near_duplicates",
+            "group: photos that show the same (copies, crops, turns, frames of a burst) fall on one side of a cut and "
+            "count as one; tell: they are only named; off: they are not looked for.",
+            "group",
+            choices=names.NEAR_DUPLICATES,
+        ),
+        Flag(
             "--val-share",
             "data.split.val",
             "Share of each class for choosing, where no split is given.",

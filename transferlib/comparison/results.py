@@ -39,7 +39,7 @@ class SplitImages:
     image_ids: tuple[str, ...]
     labels: npt.NDArray[np.int64]
     groups: npt.NDArray[np.int64]
-    """[N], equal for images that belong together: of one group, or of the same content."""
+    """[N], equal for images that belong together: of one group or content, or near duplicates."""
     constant: npt.NDArray[np.float32]
     """[N, K], logits of the predictor that looks at no image: the classes' shares in train."""
 
@@ -304,7 +304,10 @@ def split_images(manifest: Manifest, images: ImageTable, split: str) -> SplitIma
     """
     rows = images.rows(split) if manifest.folds is None else np.arange(len(images), dtype=np.int64)
     groups = manifest.groups
-    components = find_components([images.sha256[row] for row in rows], [groups[row] for row in rows])
+    near = manifest.near_groups
+    components = find_components(
+        [images.sha256[row] for row in rows], [groups[row] for row in rows], near and [near[row] for row in rows]
+    )
     # Where there are folds each image trains most of the models.
     seen = images.labels[images.rows("train")] if manifest.folds is None else images.labels
     shares = np.bincount(seen, minlength=len(images.classes)).astype(np.float64)

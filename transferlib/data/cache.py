@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transferlib.data.cache_dir import default_cache_dir
-from transferlib.data.decode import DECODER_VERSION, BadImageError, Limits, check_size, decode_image
+from transferlib.data.decode import DECODER_VERSION, BadImageError, Decoded, Limits, check_size, decode_image
 from transferlib.data.depth_scale import DepthFacts, DepthScale
 from transferlib.data.eviction import clear_caches, evict_shards, total_bytes
 from transferlib.data.facts import (
@@ -39,6 +39,7 @@ from transferlib.data.facts import (
     stamp_files,
 )
 from transferlib.data.file_index import KnownFile, file_index, write_known
+from transferlib.data.looks import Look, look_at
 from transferlib.data.shard_index import ShardIndex, shard_index
 from transferlib.data.shards import ShardWriter
 from transferlib.errors import CacheWriteError
@@ -159,15 +160,23 @@ class DecodedCache:
                 columns, row = found[0].columns, found[1]
                 width, height = int(columns.source_widths[row]), int(columns.source_heights[row])
                 check_size(width, height, self.limits)
-                return ImageFacts(sha256.hex(), width, height)
+                pixels = found[0].pixels(found[1])
+                return ImageFacts(sha256.hex(), width, height, look=None if pixels is None else look_at(pixels))
             decoded = decode_image(data, short_side=self.short_side, limits=self.limits, scale=self.scale)
         except BadImageError as error:
             return ImageFacts(sha256.hex(), error.width, error.height, error.reason)
-        facts = ImageFacts(sha256.hex(), decoded.width, decoded.height, depth=depth_text(decoded))
+        look, depth = self._look(decoded, data), depth_text(decoded)
+        facts = ImageFacts(sha256.hex(), decoded.width, decoded.height, depth=depth, look=look)
         key = self._key(facts, sha256)
         if key is not None and (key == sha256 or shards.find(key) is None):
             writer.add(key, (decoded.height, decoded.width), decoded.pixels)
         return facts
+
+    def _look(self, decoded: Decoded, data: bytes) -> Look:
+        """Return how an image looks; a deep one by its own range, so that other images change nothing about it."""
+        if decoded.depth is not None and self.scale is not None:
+            decoded = decode_image(data, short_side=self.short_side, limits=self.limits)
+        return look_at(decoded.pixels, decoded.mode, decoded.orientation)
 
     def damaged(self, sha256s: Sequence[str]) -> list[str]:
         """Read images and return those that are not here intact; ingesting their files rebuilds them.

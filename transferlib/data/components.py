@@ -1,4 +1,4 @@
-"""What must stay on one side of a split: images joined by a group or by the same content."""
+"""What must stay on one side of a split: images joined by a group, by the same content or by showing the same."""
 
 from __future__ import annotations
 
@@ -45,12 +45,15 @@ class Components:
         return found
 
 
-def find_components(sha256: Sequence[str], groups: Sequence[str | None]) -> Components:
-    """Join images by group and content, over any number of links.
+def find_components(
+    sha256: Sequence[str], groups: Sequence[str | None], near: Sequence[str | None] | None = None
+) -> Components:
+    """Join images by group, content and near duplicates, over any number of links.
 
     Args:
         sha256: N contents.
         groups: N groups; None: in none.
+        near: N names, equal for near duplicates; None: there is none. None in place of all: as if there were none.
     """
     parent: dict[tuple[str, str], tuple[str, str]] = {}
 
@@ -60,10 +63,11 @@ def find_components(sha256: Sequence[str], groups: Sequence[str | None]) -> Comp
             parent[token] = token = parent[parent[token]]
         return token
 
-    for content, group in zip(sha256, groups, strict=True):
-        found = root(("content", content))
-        if group is not None:
-            parent[found] = root(("group", group))
+    for content, group, shown in zip(sha256, groups, near or [None] * len(sha256), strict=True):
+        root(("content", content))
+        for kind, name in (("group", group), ("near", shown)):
+            if name is not None:
+                parent[root(("content", content))] = root((kind, name))
     members: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for token in sorted(parent):
         members.setdefault(root(token), []).append(token)

@@ -87,6 +87,10 @@ class Decoded:
     """Of the source as it is to be seen (after EXIF orientation), pixels."""
     height: int
     """As width."""
+    mode: str = ""
+    """Pillow's name of how the file holds colours; empty where Pillow does not read it."""
+    orientation: int = 1
+    """EXIF's, 1 to 8, which `pixels` are turned by."""
     depth: DepthFacts | None = None
     """What a deep picture says of its scale; None: it has 8 bits a sample."""
 
@@ -116,6 +120,7 @@ def decode_image(data: bytes, *, short_side: int | None, limits: Limits, scale: 
         data = png_picture(data)
     with quiet_pillow():
         image = _open(data)
+        mode = image.mode if image is not None else ""
         stored = _stored_size(image, data)
         check_size(*stored, limits)
         try:
@@ -124,7 +129,8 @@ def decode_image(data: bytes, *, short_side: int | None, limits: Limits, scale: 
         # end as this file's reason and never cost its neighbours.
         except Exception as error:
             raise BadImageError(_reason(error), *stored) from None
-    return Decoded(pixels, *(stored[::-1] if orientation in _SWAPS_SIDES else stored), depth)
+    width, height = stored[::-1] if orientation in _SWAPS_SIDES else stored
+    return Decoded(pixels, width, height, mode, orientation, depth)
 
 
 def check_size(width: int, height: int, limits: Limits) -> None:

@@ -8,9 +8,10 @@ import stat
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from transferlib.data.decode import BadImageError, Decoded, Limits, decode_image
+from transferlib.data.looks import Look, look_at, remarks
 from transferlib.errors import StorageError, StorageUnreachableError
 from transferlib.storage.locations import ObjectInfo
 from transferlib.storage.objects import CONCURRENCY, find_objects, is_object, read_object
@@ -30,6 +31,13 @@ class ImageFacts:
     """Why it cannot serve as an image; empty: it can."""
     depth: str = ""
     """What a deep picture says of its scale, as `DepthFacts.to_text` writes it; empty: it has 8 bits a sample."""
+    look: Look | None = field(default=None, compare=False, repr=False)
+    """How it looks; None: no image, or not looked at."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """Return what is odd about how it looks, a few words each."""
+        return [] if self.look is None else remarks(self.look, min(self.width, self.height))
 
     @property
     def is_good(self) -> bool:
@@ -208,7 +216,8 @@ def _inspect(reading: Reading, limits: Limits) -> ImageFacts:
         decoded = decode_image(data, short_side=None, limits=limits)
     except BadImageError as error:
         return ImageFacts(sha256, error.width, error.height, error.reason)
-    return ImageFacts(sha256, decoded.width, decoded.height, depth=depth_text(decoded))
+    look = look_at(decoded.pixels, decoded.mode, decoded.orientation)
+    return ImageFacts(sha256, decoded.width, decoded.height, depth=depth_text(decoded), look=look)
 
 
 def depth_text(decoded: Decoded) -> str:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from transferlib.data.decode import Limits
 from transferlib.data.facts import FileStamp, ImageFacts
+from transferlib.data.looks import NOT_LOOKED_AT, Look
 from transferlib.data.shards import SUFFIX, TEMPORARY_SUFFIX, publish
 
 MOST_FILES = 64
@@ -31,6 +32,10 @@ SCHEMA = pa.schema(
         ("depth", pa.string()),
         ("max_pixels", pa.int64()),
         ("max_file_bytes", pa.int64()),
+        ("thumbnail", pa.binary()),
+        ("sharpness", pa.float64()),
+        ("mode", pa.string()),
+        ("orientation", pa.int8()),
     ]
 )
 
@@ -114,6 +119,7 @@ def write_known(folder: Path, readings: Sequence[KnownFile]) -> None:
             facts.depth,
             limits.max_pixels,
             limits.max_file_bytes,
+            *(facts.look or NOT_LOOKED_AT),
         )
         for stamp, facts, limits in readings
     ]
@@ -133,8 +139,12 @@ def _read(path: Path) -> list[KnownFile]:
             return []
         rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
         return [
-            KnownFile(FileStamp(uri, size, mtime), ImageFacts(*facts), Limits(pixels, of_file))
-            for uri, size, mtime, *facts, pixels, of_file in rows
+            KnownFile(
+                FileStamp(uri, size, mtime),
+                ImageFacts(sha256, width, height, reason, depth, None if look[0] is None else Look(*look)),
+                Limits(pixels, of_file),
+            )
+            for uri, size, mtime, sha256, width, height, reason, depth, pixels, of_file, *look in rows
         ]
     except (pa.ArrowException, OSError, ValueError):
         return []

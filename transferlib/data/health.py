@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from transferlib.data.listing import HIDDEN_REASON, SkippedFile
+from transferlib.data.near_notes import near_alarms
 from transferlib.errors import DataError
 from transferlib.words import first_of, shortened
 
@@ -125,7 +126,7 @@ def _alarms(
             f"{train[smallest]:,}; --class-weights balanced makes them count alike, and balanced accuracy is the "
             "figure to read."
         )
-    return alarms
+    return [*alarms, *near_alarms(table)]
 
 
 def count(number: int, noun: str) -> str:

@@ -20,22 +20,26 @@ import pyarrow.parquet as pq
 
 from transferlib.data.components import OUT, find_components
 from transferlib.data.depth_scale import DepthFacts, DepthScale, settle_scale
+from transferlib.data.duplicates import NearRows, RecordedRows
 from transferlib.data.facts import ImageFacts
 from transferlib.data.folds import Folds
 from transferlib.data.health import check_classes, check_strict, summarise
 from transferlib.data.images import ImageTable, image_keys
 from transferlib.data.listing import Entry, Listing, SkippedFile, SplitRoles, split_roles
+from transferlib.data.near_notes import look_notes, near_notes
 from transferlib.data.placement import claims_to_be_image
 from transferlib.data.splits import Assignment, Candidates, Cut, assign_folds, assign_splits
 from transferlib.errors import DataError
 from transferlib.names import SPLITS
 from transferlib.records import TrialKey
 from transferlib.runs import write_atomic
-from transferlib.spec import DataSpec
+from transferlib.spec import DataSpec, NearDuplicates
 
 __all__ = ["ImageTable", "Manifest"]
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+OLDER_SCHEMA = "1"
+"""Without the columns from `near_group` on."""
 COLUMNS = pa.schema(
     [
         ("image_id", pa.string()),
@@ -48,8 +52,12 @@ COLUMNS = pa.schema(
         ("height", pa.int32()),
         ("status", pa.string()),
         ("reason", pa.string()),
+        ("near_group", pa.string()),
+        ("near_duplicate", pa.string()),
+        ("remarks", pa.string()),
     ]
 )
+OLDER_COLUMNS = COLUMNS.names[: COLUMNS.names.index("near_group")]
 CONTENT_COLUMNS = ("image_id", "label", "split", "group", "sha256", "width", "height", "status")
 """What makes two manifests the same: where the files lie on a machine, and the wording of reasons, do not."""
 
@@ -72,11 +80,21 @@ class Manifest:
     """How what had no split was cut; a run keeps the cut it began with."""
     folds: Folds | None = None
     """None: the splits of the table are those of every trial; else they are those of seed 0 in fold 1."""
+    near: NearDuplicates = "off"
+    """What was done about near duplicates; a run keeps to that too."""
     scale: DepthScale | None = None
     """What deep images are scaled by, all of them and for good; None: there are none."""
 
     @classmethod
-    def build(cls, listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec, *, cut: Cut = "rank") -> Manifest:
+    def build(
+        cls,
+        listing: Listing,
+        facts: Sequence[ImageFacts],
+        spec: DataSpec,
+        *,
+        cut: Cut = "rank",
+        before: Manifest | None = None,
+    ) -> Manifest:
         """Bring together what was listed and what was read; the order of neither matters.
 
         Args:
@@ -84,6 +102,7 @@ class Manifest:
             facts: One for each entry of the listing, in its order.
             spec: Shares and seed of the cut, and what to do about bad files.
             cut: How to cut; of a run that goes on: as its manifest says.
+            before: Of a run that goes on: what it found of near duplicates, and does about them, holds.
 
         Raises:
             DataError: Bad files where `on_bad_image` is "fail"; a class that lost every image; classes that cannot be
@@ -115,7 +134,8 @@ class Manifest:
                 f"Cut into {folds.num} folds, anew for each seed: every image is tested once a seed. The counts are of "
                 "one fold."
             )
-        rows = sorted(_rows(listing, facts, spec, cut), key=lambda row: str(row["image_id"]))
+        near = before.near if before else spec.near_duplicates
+        rows = sorted(_rows(listing, facts, spec, cut, near, before), key=lambda row: str(row["image_id"]))
         scale, notes = _scale(rows, listing, facts, spec)
         return cls(
             table=pa.Table.from_pylist(rows, COLUMNS),
@@ -125,6 +145,7 @@ class Manifest:
             num_bad=len(bad),
             cut=cut,
             folds=folds,
+            near=near,
             scale=scale,
         )
 
@@ -138,7 +159,7 @@ class Manifest:
         if self.folds is None or key is None:
             return images
         if key.seed not in self._parts:
-            components = find_components(images.sha256, self.groups)
+            components = find_components(images.sha256, self.groups, self.near_groups)
             self._parts[key.seed] = self.folds.parts(components, images.labels, images.classes, key.seed)
         return replace(images, splits=self.folds.splits(self._parts[key.seed], key.fold))
 
@@ -148,6 +169,15 @@ class Manifest:
         used = self.table.filter(pc.equal(self.table["status"], "used"))
         groups: list[str | None] = used["group"].to_pylist()
         return groups
+
+    @cached_property
+    def near_groups(self) -> list[str | None] | None:
+        """Return what near duplicates have in common, of each used image in their order; None: they count alone."""
+        if self.near != "group":
+            return None
+        used = self.table.filter(pc.equal(self.table["status"], "used"))
+        near: list[str | None] = used["near_group"].to_pylist()
+        return near
 
     @cached_property
     def _parts(self) -> dict[int, npt.NDArray[np.int8]]:
@@ -177,12 +207,17 @@ class Manifest:
 
     def summary_lines(self) -> list[str]:
         """Return what a user should know before training: counts, what was left out and why, and warnings."""
-        return summarise(self.root, self.count_by_split_and_class(), self.table, self.num_bad, self.notes)
+        return summarise(self.root, self.count_by_split_and_class(), self.table, self.num_bad, self._all_notes())
+
+    def _all_notes(self) -> tuple[str, ...]:
+        return (*self.notes, *near_notes(self.table, is_grouped=self.near == "group"), *look_notes(self.table))
 
     def sha256(self) -> str:
         """Return a hash of which images are used for what and scaled by what, for the comparison on resume."""
+        is_grouped = self.near == "group" and self.table["near_group"].null_count < self.table.num_rows
+        names = (*CONTENT_COLUMNS, *(("near_group",) if is_grouped else ()))
         rows: list[object] = [self.classes]
-        rows += zip(*(self.table[name].to_pylist() for name in CONTENT_COLUMNS), strict=True)
+        rows += zip(*(self.table[name].to_pylist() for name in names), strict=True)
         rows += [] if self.scale is None else [self.scale.to_plain()]
         return hashlib.sha256("\n".join(json.dumps(row) for row in rows).encode()).hexdigest()
 
@@ -195,6 +230,7 @@ class Manifest:
             "root": self.root,
             "num_bad": str(self.num_bad),
             "cut": self.cut,
+            "near_duplicates": self.near,
             "depth_range": json.dumps(None if self.scale is None else self.scale.to_plain()),
             **({} if self.folds is None else {"folds": json.dumps(self.folds._asdict())}),
         }
@@ -214,7 +250,11 @@ class Manifest:
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path} cannot be read as a manifest: {error}") from None
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        if metadata.get("schema") != SCHEMA_VERSION or table.schema.names != COLUMNS.names:
+        if metadata.get("schema") == OLDER_SCHEMA and table.schema.names == OLDER_COLUMNS:
+            table = table.select(OLDER_COLUMNS)
+            for name in COLUMNS.names[len(OLDER_COLUMNS) :]:
+                table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+        elif metadata.get("schema") != SCHEMA_VERSION or table.schema.names != COLUMNS.names:
             raise DataError(
                 f"{path} is no manifest of schema {SCHEMA_VERSION} (it says {metadata.get('schema', 'nothing')}). "
                 "Make it anew with `submit compare`."
@@ -227,18 +267,32 @@ class Manifest:
             num_bad=int(metadata["num_bad"]),
             cut="rank" if metadata.get("cut") == "rank" else "threshold",  # older files do not say: there was one way
             folds=Folds(**json.loads(metadata["folds"])) if "folds" in metadata else None,
+            near=_policy(metadata.get("near_duplicates", "off")),
             # Older files do not say: each deep image was scaled by its own range.
             scale=DepthScale.from_plain(json.loads(metadata.get("depth_range", "null"))),
         )
 
 
-def _rows(listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec, cut: Cut) -> list[dict[str, Any]]:
+def _policy(name: str) -> NearDuplicates:
+    return "group" if name == "group" else "tell" if name == "tell" else "off"
+
+
+def _rows(
+    listing: Listing,
+    facts: Sequence[ImageFacts],
+    spec: DataSpec,
+    cut: Cut,
+    policy: NearDuplicates,
+    before: Manifest | None,
+) -> list[dict[str, Any]]:
     """Return a row for each file seen, in no order."""
     pairs = list(zip(listing.entries, facts, strict=True))
     roles = split_roles({entry.split or "" for entry in listing.entries})
     good = [(entry, fact) for entry, fact in pairs if fact.is_good]
-    assigned = _assign(good, roles, listing.classes, spec, cut)
+    near = None if policy == "off" else _near_rows(good) if before is None else _recorded(before, good)
+    assigned = _assign(good, roles, listing.classes, spec, cut, near.groups if near and policy == "group" else None)
     place = {entry.image_id: row for row, (entry, _) in enumerate(good)}
+    places = assigned.splits.tolist()
     rows = []
     for entry, fact in pairs:
         row = place.get(entry.image_id)
@@ -255,12 +309,30 @@ def _rows(listing: Listing, facts: Sequence[ImageFacts], spec: DataSpec, cut: Cu
                 "height": fact.height or None,
                 "status": "skipped" if row is None else assigned.statuses[row],
                 "reason": fact.reason if row is None else assigned.reasons[row],
+                "near_group": None if row is None or near is None else near.groups[row],
+                "near_duplicate": None if row is None or near is None else near.other(row, places),
+                "remarks": "; ".join(fact.remarks) or None,
             }
         )
     for skipped in listing.skipped:
         seen = {"image_id": skipped.image_id, "uri": skipped.uri, "label": skipped.label or None}
         rows.append({**seen, "split": skipped.split, "status": "skipped", "reason": skipped.reason})
     return rows
+
+
+def _recorded(before: Manifest, good: Sequence[tuple[Entry, ImageFacts]]) -> RecordedRows:
+    ids, *columns = (before.table[name].to_pylist() for name in ("image_id", "near_group", "near_duplicate"))
+    groups, others = (dict(zip(ids, column, strict=True)) for column in columns)
+    return RecordedRows(*([of.get(entry.image_id) for entry, _ in good] for of in (groups, others)))
+
+
+def _near_rows(good: Sequence[tuple[Entry, ImageFacts]]) -> NearRows:
+    return NearRows.find(
+        [fact.sha256 for _, fact in good],
+        [fact.look for _, fact in good],
+        [entry.image_id for entry, _ in good],
+        [entry.label for entry, _ in good],
+    )
 
 
 def _scale(
@@ -281,7 +353,12 @@ def _scale(
 
 
 def _assign(
-    good: Sequence[tuple[Entry, ImageFacts]], roles: SplitRoles, classes: Sequence[str], spec: DataSpec, cut: Cut
+    good: Sequence[tuple[Entry, ImageFacts]],
+    roles: SplitRoles,
+    classes: Sequence[str],
+    spec: DataSpec,
+    cut: Cut,
+    near: Sequence[str | None] | None,
 ) -> Assignment:
     candidates = Candidates(
         image_ids=[entry.image_id for entry, _ in good],
@@ -289,6 +366,7 @@ def _assign(
         labels=[entry.label for entry, _ in good],
         groups=[entry.group for entry, _ in good],
         given=[entry.split for entry, _ in good],
+        near=near,
     )
     how = spec.split
     if (folds := _folds(spec)) is not None:

@@ -1,14 +1,15 @@
 """Who is on which side: given splits first, and what has none is cut by rank within each class.
 
-What must stay together is a *component*: images joined by a group or by the same content. Components are ordered by
-hash(seed, component), so the order depends on nothing else: not on the other images, the files' order, or the machine.
+What must stay together is a *component*: images joined by a group, by the same content or as near
+duplicates. Components are ordered by hash(seed, component), so the order depends on nothing else: not on the other
+images, the files' order, or the machine.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -39,6 +40,8 @@ class Candidates:
     groups: Sequence[str | None]
     given: Sequence[str | None]
     """train, val, test or None."""
+    near: Sequence[str | None] | None = None
+    """Equal for near duplicates that are to stay together; None: none are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,7 @@ def assign_splits(
     is_used = np.isin(np.arange(number), used)
     places = np.where(is_used, places, OUT).astype(np.int8)
 
+    candidates = _without_given_leaks(candidates, places, used, roles)
     components, codes = _components_of(candidates, used, classes)
     fixed, problems = _fixed_parts(components, places[used], {OUT, TRAIN} if roles.cut_from_train else {OUT})
     shares = {SPLITS.index(part): share for part, share in roles.shares(val, test).items()}
@@ -118,9 +122,38 @@ def _components_of(
     candidates: Candidates, used: Sequence[int], classes: Sequence[str]
 ) -> tuple[Components, npt.NDArray[np.int64]]:
     """Return what belongs together of the images that are used, and their class indices."""
-    components = find_components([candidates.sha256[row] for row in used], [candidates.groups[row] for row in used])
+    components = _joined(candidates, used)
     code_of = {label: code for code, label in enumerate(classes)}
     return components, np.array([code_of[candidates.labels[row]] for row in used], dtype=np.int64)
+
+
+def _joined(candidates: Candidates, used: Sequence[int]) -> Components:
+    near = None if candidates.near is None else [candidates.near[row] for row in used]
+    contents, groups = [candidates.sha256[row] for row in used], [candidates.groups[row] for row in used]
+    return find_components(contents, groups, near)
+
+
+def _without_given_leaks(
+    candidates: Candidates, places: npt.NDArray[np.int8], used: Sequence[int], roles: SplitRoles
+) -> Candidates:
+    """Return candidates whose near duplicates join no two given sides: those are told of, not moved.
+
+    First only the images to be cut go on together, and where even that joins two sides, none of them do.
+    """
+    free = {OUT, TRAIN} if roles.cut_from_train else {OUT}
+    for keeps_free in (True, False):
+        if candidates.near is None:
+            return candidates
+        of_row = _joined(candidates, used).of_row
+        sides: dict[int, set[int]] = defaultdict(set)
+        for component, place in zip(of_row.tolist(), places[used].tolist(), strict=True):
+            sides[component] |= {place} - {OUT}
+        near = list(candidates.near)
+        for row, component in zip(used, of_row.tolist(), strict=True):
+            if len(sides[component]) > 1 and not (keeps_free and int(places[row]) in free):
+                near[row] = None
+        candidates = replace(candidates, near=near)
+    return candidates
 
 
 def _put_out(candidates: Candidates, places: npt.NDArray[np.int8]) -> tuple[list[str], list[str], list[int]]:
@@ -214,7 +247,8 @@ def _needed_parts(
         elif number < len(lacking):
             problems.append(
                 f"Class {label!r} has {number} separate image{'s' if number != 1 else ''} to cut "
-                f"(copies and groups count as one); {', '.join(SPLITS[p] for p in lacking)} need {len(lacking)}. "
+                f"(copies, near duplicates and groups count as one); "
+                f"{', '.join(SPLITS[p] for p in lacking)} need {len(lacking)}. "
                 "Add images, or give the splits yourself."
             )
         else:

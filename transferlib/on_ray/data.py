@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from transferlib.data.batches import Batch, Pixels, Renderer
 from transferlib.data.cache import DecodedCache
 from transferlib.data.decode import Limits
 from transferlib.data.facts import ImageFacts, inspect_files
+from transferlib.data.looks import NOT_LOOKED_AT, Look
 from transferlib.data.schedule import PHASES, Rows, StepShare
 from transferlib.errors import StoppedError
 from transferlib.on_ray.lanes import run_lanes
@@ -36,6 +37,7 @@ _BLOCKS_IN_MEMORY = (12, 6)
 _FILES_PER_BLOCK = 64
 STARVED_S = 3.0
 """A batch that takes longer is not waited for once the run is stopped: nothing may be making it."""
+_FACT_COLUMNS = ("sha256", "width", "height", "reason", "depth")
 
 Segment = list[StepShare]
 
@@ -232,7 +234,7 @@ def ingest_images(
         read = run_lanes(blocks, partial(ingest_block, cache=cache, limits=limits), lanes, 64 * MIB)
         places = iter(missing)
         for block in read:
-            facts |= {next(places): ImageFacts(**row) for row in block.to_pylist()}
+            facts |= {next(places): _fact(row) for row in block.to_pylist()}
             if on_progress is not None:
                 on_progress(len(facts), len(uris))
     return [facts[i] for i in range(len(uris))]
@@ -247,9 +249,17 @@ def ingest_block(block: pa.Table, cache: DecodedCache | None, limits: Limits) ->
         limits: As in `ingest_images`.
 
     Returns:
-        Columns sha256, width, height, reason, depth.
+        Columns sha256, width, height, reason, depth, and those of a look.
     """
     uris = block.column("uri").to_pylist()
     facts = inspect_files(uris, limits) if cache is None else cache.ingest(uris)
-    columns = ("sha256", "width", "height", "reason", "depth")
-    return pa.table({name: [getattr(fact, name) for fact in facts] for name in columns})
+    plain = {name: [getattr(fact, name) for fact in facts] for name in _FACT_COLUMNS}
+    looks = zip(*(fact.look or NOT_LOOKED_AT for fact in facts), strict=True)
+    types = (pa.binary(), pa.float64(), pa.string(), pa.int8())
+    columns = zip(Look._fields, looks, types, strict=True)
+    return pa.table({**plain, **{name: pa.array(values, of) for name, values, of in columns}})
+
+
+def _fact(row: dict[str, Any]) -> ImageFacts:
+    look = [row[name] for name in Look._fields]
+    return ImageFacts(**{name: row[name] for name in _FACT_COLUMNS}, look=None if look[0] is None else Look(*look))

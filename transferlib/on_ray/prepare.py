@@ -61,7 +61,7 @@ def prepare_data(
     lanes = max(1, plan.ray_cpus - 1)  # one is with the task that loads the weights
     facts = ingest_images(cache, uris, limits, lanes, on_progress)
     before = Manifest.load(run.manifest) if run.manifest.exists() else None
-    manifest = Manifest.build(listing, facts, spec.data, cut=before.cut if before else "rank")
+    manifest = Manifest.build(listing, facts, spec.data, cut=before.cut if before else "rank", before=before)
     if before:
         _refuse_changed_images(run, before, manifest)
     settled = Prepared.load(run)

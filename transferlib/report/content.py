@@ -25,6 +25,7 @@ from transferlib.planning.plan import Plan
 from transferlib.report import figures
 from transferlib.report.calibration import ArmCalibration, calibrate, chosen_predictions
 from transferlib.report.confusion import confused_pairs, summed_confusion
+from transferlib.report.copies import copy_content
 from transferlib.report.cost import dominated_arms
 from transferlib.report.data import data_content
 from transferlib.report.forest import best_first, draw_differences, pair_names, shown_pairs
@@ -97,6 +98,7 @@ def report_content(run: RunFolder, *, with_pictures: bool = True) -> dict[str, A
         "reliability": {of.arm: _reliability(of) for of in calibration},
         "per_class": _per_class(comparison, found, split),
         "confusions": _confusions(comparison, found, split),
+        "copies": copy_content(comparison, found, manifest, thumbnails),
         "labels": label_content(comparison, found, thumbnails),
         "mistakes": _mistakes(comparison, found, split, thumbnails),
         "environment": _flat(read_json(run.environment) or {}),
@@ -126,6 +128,10 @@ def figures_json(content: dict[str, Any]) -> str:
         "calibration": [of.to_plain() for of in calibration],
         "confusion": {of["arm"]: of["counts"] for of in content["confusions"]},
         "mistakes": [_plain_mistake(mistake) for mistake in content["mistakes"]],
+        "copies": {
+            "pairs": [of["pair"].to_plain() for of in content["copies"]["pairs"]],
+            **{name: content["copies"][name] for name in ("num_pairs", "num_leaked", "leaks")},
+        },
         "suspected_labels": [_plain_label(label) for label in content["labels"]],
     }
     return json.dumps(plain, sort_keys=True, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")

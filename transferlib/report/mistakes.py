@@ -61,14 +61,22 @@ class Thumbnails:
         self._made: dict[str, Thumbnail] = {}
 
     def of(self, image_id: str) -> Thumbnail:
-        """Return the thumbnail of an image."""
+        """Return the thumbnail of a used image."""
+        row = self._row_of[image_id]
+        return self.of_file(image_id, self._images.uris[row], self._images.sha256[row])
+
+    def of_file(self, image_id: str, uri: str, sha256: str) -> Thumbnail:
+        """Return the thumbnail of any image of the manifest.
+
+        Args:
+            image_id: Its id.
+            uri: Where it lies.
+            sha256: What the manifest says of its bytes.
+        """
         if self._limits is None:
             return Thumbnail()
         if image_id not in self._made:
-            row = self._row_of[image_id]
-            images = self._images
-            made = thumbnail(images.uris[row], images.sha256[row], self._limits, images.scale)
-            self._made[image_id] = Thumbnail(*made)
+            self._made[image_id] = Thumbnail(*thumbnail(uri, sha256, self._limits, self._images.scale))
         return self._made[image_id]
 
 

@@ -1,0 +1,335 @@
+"""Near duplicates: what is one, what is none, and what a manifest makes of them."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageDraw
+
+from transferlib.comparison.results import split_images
+from transferlib.data.cache import DecodedCache
+from transferlib.data.decode import Limits, decode_image
+from transferlib.data.duplicates import NearRows, find_near_duplicates
+from transferlib.data.facts import ImageFacts, inspect_file
+from transferlib.data.likeness import show_the_same
+from transferlib.data.listing import Entry, Listing
+from transferlib.data.lookalikes import find_lookalikes
+from transferlib.data.looks import Look, look_at, remarks
+from transferlib.data.manifest import Manifest
+from transferlib.spec import DataSpec
+
+LIMITS = Limits(1_000_000, 10_000_000)
+Picture = npt.NDArray[np.uint8]
+
+
+def photo(seed: int, height: int = 300, width: int = 400) -> Image.Image:
+    """Return noise with a spectrum as photos have it: amplitudes fall with the frequency."""
+    generator = np.random.default_rng(seed)
+    down, across = np.fft.fftfreq(height)[:, None] * height, np.fft.fftfreq(width)[None] * width
+    falling = 1 / np.maximum(np.hypot(down, across), 1.0) ** 1.2
+    layers = [np.fft.ifft2(np.fft.fft2(generator.normal(size=(height, width))) * falling).real for _ in range(3)]
+    both = np.stack([layers[0] + 0.3 * layer for layer in layers], axis=2)
+    both = (both - both.mean()) / both.std() * 55 + 128
+    return Image.fromarray(np.clip(both, 0, 255).astype(np.uint8))
+
+
+def look_of(image: Image.Image, quality: int | None = None) -> Look:
+    if quality is not None:
+        data = io.BytesIO()
+        image.save(data, "JPEG", quality=quality)
+        return look_at(decode_image(data.getvalue(), short_side=256, limits=LIMITS).pixels)
+    return look_at(np.asarray(image.convert("RGB")))
+
+
+def cropped(image: Image.Image, left: float, top: float, share: float = 0.9) -> Image.Image:
+    width, height = image.size
+    box = (left * width, top * height, (left + share) * width, (top + share) * height)
+    return image.crop(tuple(map(round, box)))  # type: ignore[arg-type]
+
+
+def next_frame(image: Image.Image) -> Image.Image:
+    """Return it shifted, turned by a degree, brighter, noisier, and with something that moved."""
+    moved = image.rotate(1.0, Image.Resampling.BILINEAR, translate=(5, -4))
+    values = (
+        np.asarray(moved).astype(np.float64) * 1.06 + 4 + np.random.default_rng(0).normal(0, 4, (*image.size[::-1], 3))
+    )
+    values[100:160, 150:220] = values[108:168, 158:228]
+    return cropped(Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)), 0.02, 0.02, 0.96)
+
+
+COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "resized": lambda image: image.resize((180, 140)),
+    "cropped at the right and below": lambda image: cropped(image, 0, 0),
+    "cropped all round": lambda image: cropped(image, 0.05, 0.05),
+    "cropped unevenly": lambda image: cropped(image, 0.08, 0.03),
+    "mirrored": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    "upside down": lambda image: image.transpose(Image.Transpose.ROTATE_180),
+    "a quarter to the left": lambda image: image.transpose(Image.Transpose.ROTATE_90),
+    "a quarter to the right": lambda image: image.transpose(Image.Transpose.ROTATE_270),
+    "transposed": lambda image: image.transpose(Image.Transpose.TRANSPOSE),
+    "transversed": lambda image: image.transpose(Image.Transpose.TRANSVERSE),
+    "cropped and turned": lambda image: cropped(image, 0.1, 0).transpose(Image.Transpose.ROTATE_90),
+    "grey": lambda image: image.convert("L"),
+    "the next frame of a burst": next_frame,
+}
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[Image.Image]:
+    return [photo(seed) for seed in range(12)]
+
+
+def pairs_of(looks: Sequence[Look]) -> set[tuple[int, int]]:
+    found = find_near_duplicates([f"{row:064}" for row in range(len(looks))], looks)
+    return {(pair.first, pair.second) for pair in found}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_a_copy_is_found_and_nothing_else(photos: list[Image.Image], kind: str) -> None:
+    originals = [look_of(image) for image in photos]
+    copies = [look_of(COPIES[kind](image), quality=60) for image in photos]
+    assert pairs_of([*originals, *copies]) == {(row, row + len(photos)) for row in range(len(photos))}
+
+
+def weights(generator: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Return twelve of which none outweighs the others: a mix that is mostly one photo shows it."""
+    return generator.choice([-1.0, 1.0], 12) * generator.uniform(0.5, 1, 12)
+
+
+def test_all_are_found_among_many_where_only_a_part_is_compared(photos: list[Image.Image]) -> None:
+    generator = np.random.default_rng(0)
+    small = [np.asarray(image.convert("L").resize((64, 64))).astype(np.float64) for image in photos]
+    mixes = (sum(w * s for w, s in zip(weights(generator), small, strict=True)) for _ in range(2_100))
+    others = [Image.fromarray(np.clip((m - m.mean()) / m.std() * 50 + 128, 0, 255).astype(np.uint8)) for m in mixes]
+    copies = [cropped(image.transpose(Image.Transpose.ROTATE_90), 0.03, 0.06) for image in photos]
+    looks = [look_of(image) for image in (*photos, *copies, *others)]
+    found = {pair for pair in pairs_of(looks) if pair[0] < 24}
+    assert found == {(row, row + 12) for row in range(12)}
+
+
+def on_white(seed: int) -> Image.Image:
+    """Return a thing of its own in the middle of a white background."""
+    image = Image.new("RGB", (300, 300), "white")
+    image.paste(photo(seed, 130, 90), (105, 85))
+    return image
+
+
+def framed(seed: int) -> Image.Image:
+    image = Image.new("RGB", (300, 300), "black")
+    image.paste(photo(seed, 240, 240), (30, 30))
+    return image
+
+
+def shape(seed: int) -> Image.Image:
+    """Return a dark bar of its own length at its own place on an even sea: a ship."""
+    image = Image.new("RGB", (300, 300), (120, 150, 190))
+    left, length = 8 + seed % 6 * 11, 90 + seed // 6 * 12  # left of the middle: none is another one's mirror image
+    ImageDraw.Draw(image).rectangle((left, 140, left + length, 154), fill=(40, 40, 50))
+    return image
+
+
+@pytest.mark.parametrize("draw", [on_white, framed, shape])
+def test_a_common_background_frame_or_shape_is_no_copy(draw: Callable[[int], Image.Image]) -> None:
+    assert pairs_of([look_of(draw(seed)) for seed in range(30)]) == set()
+
+
+@pytest.mark.parametrize("draw", [on_white, framed])
+def test_a_copy_on_a_common_background_is_found(draw: Callable[[int], Image.Image]) -> None:
+    looks = [look_of(draw(seed)) for seed in range(10)]
+    copies = [look_of(draw(seed).transpose(Image.Transpose.FLIP_LEFT_RIGHT), quality=70) for seed in range(10)]
+    assert pairs_of([*looks, *copies]) == {(row, row + 10) for row in range(10)}
+
+
+def test_blank_images_are_no_copies_of_one_another() -> None:
+    assert pairs_of([look_of(Image.new("RGB", (200, 200), (grey,) * 3)) for grey in (0, 1, 128, 254, 255)]) == set()
+
+
+@pytest.mark.parametrize("short_side", [64, 73, 256])
+def test_scans_of_a_few_pixels_are_no_copies_of_one_another(short_side: int) -> None:
+    """The demo's images: some pairs of ones differ in less than JPEG does."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    scans = np.round(datasets.load_digits().images * (255 / 16)).astype(np.uint8)
+    looks = []
+    for scan in scans:
+        data = io.BytesIO()
+        Image.fromarray(scan).save(data, "PNG")
+        looks.append(look_at(decode_image(data.getvalue(), short_side=short_side, limits=LIMITS).pixels))
+    assert pairs_of(looks) == set()
+
+
+def test_the_pairs_do_not_depend_on_the_order(photos: list[Image.Image]) -> None:
+    images = [*photos, *(cropped(image, 0.05, 0.02) for image in photos[:6])]
+    looks = [look_of(image) for image in images]
+    ids, labels = [f"{row:03}" for row in range(18)], ["a"] * 18
+    order = np.random.default_rng(0).permutation(18)
+    one = NearRows.find(ids, looks, ids, labels)
+    other = NearRows.find(*([of[row] for row in order] for of in (ids, looks, ids, labels)))
+    assert [other.groups[int(np.flatnonzero(order == row)[0])] for row in range(18)] == one.groups
+    assert one.groups[:6] == one.groups[12:] == ids[:6]
+
+
+def test_none_and_one_image_have_no_pairs(photos: list[Image.Image]) -> None:
+    assert pairs_of([]) == pairs_of([look_of(photos[0])]) == set()
+    nothing = np.zeros((0, 32, 32), np.uint8)
+    assert len(show_the_same(nothing, find_lookalikes(nothing))) == 0
+
+
+# What a manifest makes of them.
+
+SPEC = DataSpec(path="/photos")
+
+
+def listing(splits: dict[str, str | None] | None = None, number: int = 12) -> Listing:
+    ids = [f"{label}/{row:02}.jpg" for label in "ab" for row in range(number)]
+    return Listing(
+        "/photos",
+        "class folders",
+        tuple(Entry(one, f"/photos/{one}", one[0], (splits or {}).get(one)) for one in ids),
+    )
+
+
+def facts_with(copies: dict[str, str], of: Listing, pictures: Sequence[Look]) -> list[ImageFacts]:
+    """Return facts of images that all look their own way but for the copies, which have their own bytes."""
+    places = {entry.image_id: row for row, entry in enumerate(of.entries)}
+    looks = {name: pictures[row] for name, row in places.items()}
+    looks |= {copy: looks[original] for copy, original in copies.items()}
+    return [ImageFacts(f"{row:064x}", 400, 300, look=looks[name]) for name, row in places.items()]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Look]:
+    return [look_of(photo(seed, 128, 160)) for seed in range(24)]
+
+
+def test_near_duplicates_fall_on_one_side_and_count_as_one(pictures: list[Look]) -> None:
+    copies = {"a/05.jpg": "a/00.jpg", "a/06.jpg": "a/00.jpg", "b/03.jpg": "b/02.jpg"}
+    of = listing()
+    for seed in range(6):
+        spec = SPEC.model_copy(update={"split": SPEC.split.model_copy(update={"seed": seed})})
+        manifest = Manifest.build(of, facts_with(copies, of, pictures), spec)
+        split = dict(zip(manifest.table["image_id"].to_pylist(), manifest.table["split"].to_pylist(), strict=True))
+        assert all(split[copy] == split[original] for copy, original in copies.items())
+        groups = [
+            part.image_ids[row]
+            for name in ("val", "test")
+            for part in (split_images(manifest, manifest.images(), name),)
+            for row in np.unique(part.groups, return_index=True)[1]
+        ]
+        held_out = [name for name in split if split[name] != "train"]
+        assert len(groups) == len(held_out) - sum(copy in held_out for copy in copies)
+    assert any("5 images in 2 groups that show the same" in line for line in manifest.summary_lines())
+    assert not any(line.startswith("warning") for line in manifest.summary_lines())
+
+
+def test_told_only_they_are_cut_as_if_there_were_none(pictures: list[Look]) -> None:
+    of = listing()
+    copies = {"a/05.jpg": "a/00.jpg", "a/06.jpg": "a/00.jpg"}
+    told = Manifest.build(of, facts_with(copies, of, pictures), SPEC.model_copy(update={"near_duplicates": "tell"}))
+    off = Manifest.build(of, facts_with(copies, of, pictures), SPEC.model_copy(update={"near_duplicates": "off"}))
+    none = Manifest.build(of, facts_with({}, of, pictures), SPEC)
+    assert told.sha256() == off.sha256() == none.sha256()
+    assert told.near_groups is None
+    assert any("show the same" in line for line in told.summary_lines())
+    assert off.table["near_group"].null_count == off.table.num_rows
+
+
+def test_a_copy_across_given_splits_is_told_and_stays(pictures: list[Look]) -> None:
+    places = itertools.cycle(["train", "train", "val", "test"])
+    splits: dict[str, str | None] = {entry.image_id: next(places) for entry in listing().entries}
+    of = listing(splits)
+    manifest = Manifest.build(of, facts_with({"a/03.jpg": "a/00.jpg", "a/07.jpg": "a/02.jpg"}, of, pictures), SPEC)
+    rows = {row["image_id"]: row for row in manifest.table.to_pylist()}
+    assert {name: row["split"] for name, row in rows.items()} == splits
+    assert (rows["a/03.jpg"]["near_duplicate"], rows["a/00.jpg"]["near_duplicate"]) == ("a/00.jpg", "a/03.jpg")
+    warned = [line for line in manifest.summary_lines() if line.startswith("warning")]
+    assert len(warned) == 1
+    assert "1 of 6 test images (16.7 %) show the same as a training image" in warned[0]
+
+
+def test_train_that_val_is_cut_from_keeps_its_own_together_beside_a_leak(pictures: list[Look]) -> None:
+    splits: dict[str, str | None] = {
+        entry.image_id: "test" if entry.image_id.endswith("11.jpg") else "train" for entry in listing().entries
+    }
+    of = listing(splits)
+    copies = {"a/11.jpg": "a/00.jpg", "a/01.jpg": "a/00.jpg", "a/02.jpg": "a/00.jpg"}
+    for seed in range(5):
+        spec = SPEC.model_copy(update={"split": SPEC.split.model_copy(update={"seed": seed})})
+        manifest = Manifest.build(of, facts_with(copies, of, pictures), spec)
+        split = dict(zip(manifest.table["image_id"].to_pylist(), manifest.table["split"].to_pylist(), strict=True))
+        assert split["a/11.jpg"] == "test"
+        assert len({split[f"a/0{row}.jpg"] for row in range(3)}) == 1
+
+
+def test_a_copy_under_another_label_is_told(pictures: list[Look]) -> None:
+    of = listing()
+    manifest = Manifest.build(of, facts_with({"b/04.jpg": "a/04.jpg"}, of, pictures), SPEC)
+    assert any("2 images show the same as an image of another class" in line for line in manifest.summary_lines())
+
+
+def test_a_manifest_remembers_them(tmp_path: Path, pictures: list[Look]) -> None:
+    of = listing()
+    manifest = Manifest.build(of, facts_with({"a/05.jpg": "a/00.jpg"}, of, pictures), SPEC)
+    manifest.save(tmp_path / "manifest.parquet")
+    loaded = Manifest.load(tmp_path / "manifest.parquet")
+    assert (loaded.sha256(), loaded.near, loaded.near_groups) == (manifest.sha256(), "group", manifest.near_groups)
+    assert loaded.sha256() != Manifest.build(of, facts_with({}, of, pictures), SPEC).sha256()
+
+
+def test_a_manifest_from_before_loads_and_goes_on_without_them(tmp_path: Path, pictures: list[Look]) -> None:
+    of, path = listing(), tmp_path / "manifest.parquet"
+    facts = facts_with({"a/05.jpg": "a/00.jpg"}, of, pictures)
+    old = Manifest.build(of, facts, SPEC.model_copy(update={"near_duplicates": "off"}))
+    old.save(path)
+    table = pq.read_table(path)
+    metadata = {k: v for k, v in table.schema.metadata.items() if k != b"near_duplicates"} | {b"schema": b"1"}
+    pq.write_table(table.select(table.schema.names[:10]).replace_schema_metadata(metadata), path)
+    before = Manifest.load(path)
+    assert (before.near, before.near_groups) == ("off", None)
+    assert Manifest.build(of, facts, SPEC, cut=before.cut, before=before).sha256() == before.sha256()
+
+
+# What is remembered of how an image looks.
+
+
+def test_a_look_is_the_same_read_anew_from_the_index_and_from_the_cache(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    photo(0).save(path, "JPEG", exif=_exif(6))
+    cache = DecodedCache(tmp_path / "cache", 128, LIMITS)
+    (first,) = cache.ingest([str(path)])
+    (known,) = cache.known([str(path)])
+    assert known is not None
+    assert first.look is not None
+    assert (known.look, first.look.orientation, first.look.mode) == (first.look, 6, "RGB")
+    for index in (cache.folder / "files").iterdir():
+        index.unlink()
+    (again,) = DecodedCache(tmp_path / "cache", 128, LIMITS).ingest([str(path)])
+    assert again.look is not None
+    assert again.look.thumbnail == first.look.thumbnail
+    whole = inspect_file(str(path), LIMITS).look
+    assert whole is not None
+    assert pairs_of([first.look, whole]) == {(0, 1)}
+
+
+def _exif(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[274] = orientation
+    return exif
+
+
+def test_odd_looks_are_remarked() -> None:
+    plain = look_of(photo(1))
+    assert remarks(plain, 300) == []
+    assert remarks(look_of(Image.new("RGB", (300, 300), (4, 4, 4))), 300) == ["blank", "dark"]
+    assert remarks(look_of(Image.new("RGB", (300, 300), "white")), 300) == ["blank", "bright"]
+    soft = look_of(photo(1, 30, 40).resize((400, 300), Image.Resampling.BICUBIC))
+    assert remarks(soft, 300) == ["blurred"]
+    assert remarks(soft, 30) == []  # small, and enlarged by us
+    assert remarks(plain._replace(mode="CMYK", orientation=3), 300) == ["mode CMYK", "EXIF orientation 3"]
+    assert ImageFacts("", 400, 300, look=soft).remarks == ["blurred"]
