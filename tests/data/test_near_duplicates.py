@@ -333,3 +333,22 @@ def test_odd_looks_are_remarked() -> None:
     assert remarks(soft, 30) == []  # small, and enlarged by us
     assert remarks(plain._replace(mode="CMYK", orientation=3), 300) == ["mode CMYK", "EXIF orientation 3"]
     assert ImageFacts("", 400, 300, look=soft).remarks == ["blurred"]
+
+
+def test_the_same_drawing_in_another_colour_shows_something_else() -> None:
+    """Traffic lights, shirts: the colour is what the classes are about. A grey copy is a copy all the same."""
+
+    def drawing(colour: tuple[int, int, int], seed: int) -> npt.NDArray[np.uint8]:
+        draws = np.random.default_rng(seed)
+        canvas = Image.new("RGB", (128, 128), (240, 240, 240))
+        for x, y, width in draws.integers(0, 100, (6, 3)).tolist():
+            ImageDraw.Draw(canvas).ellipse((x, y, x + width // 3 + 8, y + width // 3 + 8), fill=colour)
+        return np.asarray(canvas)
+
+    red, green, blue = (drawing(colour, 3) for colour in ((200, 30, 30), (30, 110, 30), (60, 60, 220)))
+    grey = np.asarray(Image.fromarray(red).convert("L").convert("RGB"))
+    mirrored = np.ascontiguousarray(red[:, ::-1])
+    looks = [look_at(pixels) for pixels in (red, green, blue, grey, mirrored)]
+    found = {(pair.first, pair.second) for pair in find_near_duplicates(list("abcde"), looks)}
+    assert {(0, 3), (0, 4)} <= found
+    assert not found & {(0, 1), (0, 2), (1, 2), (1, 4), (2, 4)}

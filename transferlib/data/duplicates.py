@@ -7,9 +7,9 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from transferlib.data.likeness import show_the_same
+from transferlib.data.likeness import have_one_colouring, show_the_same
 from transferlib.data.lookalikes import ORIENTATIONS, WINDOWS, find_lookalikes
-from transferlib.data.looks import SIDE, Look
+from transferlib.data.looks import COLOUR_SIDE, SIDE, Look
 
 _TURNS = {
     (False, False, False): "",
@@ -56,8 +56,12 @@ def find_near_duplicates(sha256: Sequence[str], looks: Sequence[Look | None]) ->
     thumbnails = np.frombuffer(b"".join(pictures), np.uint8).reshape(-1, SIDE, SIDE)
     pairs = find_lookalikes(thumbnails)
     likeness = show_the_same(thumbnails, pairs)
+    grey = bytes([128]) * (2 * COLOUR_SIDE * COLOUR_SIDE)
+    of_all = [look.colours or grey for row in kept if (look := looks[row]) is not None]
+    colours = np.frombuffer(b"".join(of_all), np.uint8).reshape(-1, COLOUR_SIDE, COLOUR_SIDE, 2)
+    places = np.flatnonzero(likeness)
     found = []
-    for place in np.flatnonzero(likeness):
+    for place in places[have_one_colouring(colours, pairs.where(places))]:
         one, other = kept[pairs.first[place]], kept[pairs.second[place]]
         how = [
             _TURNS[ORIENTATIONS[pairs.orientation[place]]],

@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         ("sharpness", pa.float64()),
         ("mode", pa.string()),
         ("orientation", pa.int8()),
+        ("colours", pa.binary()),
     ]
 )
 

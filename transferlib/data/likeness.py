@@ -45,6 +45,11 @@ _FLOOR, _MIDDLE = 1.5, 6.0
 _RADIUS = 3
 _CHUNK = 512
 
+_MOST_APART_IN_COLOUR, _MOST_OTHER_COLOUR = 8.0, 0.8
+"""Root mean square of what two colourings differ by, that all may have, and as a share of the stronger colouring."""
+_GREY_BELOW = 1.5
+"""Root mean square of a colouring below which a picture is grey: that may be a copy of one in colours."""
+
 _NUM_FREQUENCIES, _LOWEST, _HIGHEST = 12, 2, 11
 _ORDERS = np.add.outer(np.arange(_NUM_FREQUENCIES), np.arange(_NUM_FREQUENCIES))
 _IS_USED = (_ORDERS >= _LOWEST) & (_ORDERS <= _HIGHEST)
@@ -86,6 +91,23 @@ def show_the_same(thumbnails: npt.NDArray[np.uint8], pairs: Pairs) -> Floats:
     return likeness
 
 
+def have_one_colouring(colours: npt.NDArray[np.uint8], pairs: Pairs) -> npt.NDArray[np.bool_]:
+    """Say which pairs are coloured alike: the same drawing in red and in green shows two things, [P].
+
+    What differs is held against the stronger of the two colourings, so that another light or white balance, the edge of
+    a crop and what an encoder does to colours make no difference. A grey copy of a coloured picture is one.
+
+    Args:
+        colours: [N, COLOUR_SIDE, COLOUR_SIDE, 2] Cr and Cb.
+        pairs: P pairs that show the same in grey.
+    """
+    first = colours[pairs.first].astype(np.float32) - 128
+    second = _as_the_first(colours[pairs.second].astype(np.float32) - 128, pairs.orientation)
+    apart, one, other = (np.sqrt((values**2).mean(axis=(1, 2, 3))) for values in (first - second, first, second))
+    most = np.maximum(_MOST_APART_IN_COLOUR, _MOST_OTHER_COLOUR * np.maximum(one, other))
+    return np.asarray((apart <= most) | (np.minimum(one, other) < _GREY_BELOW), np.bool_)
+
+
 def has_detail(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Say which pictures hold enough to tell a copy from something alike, [N].
 
@@ -108,12 +130,17 @@ def _chunks(rows: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64
 def _laid_out(thumbnails: npt.NDArray[np.uint8], pairs: Pairs) -> tuple[Floats, Floats]:
     """Return the pictures of pairs, the second turned like the first, [P, SIDE, SIDE] each."""
     first, second = (thumbnails[rows].astype(np.float32) for rows in (pairs.first, pairs.second))
+    return first, _as_the_first(second, pairs.orientation)
+
+
+def _as_the_first(second: Floats, orientations: npt.NDArray[np.int64]) -> Floats:
+    """Return pictures turned as their pairs say, [P, side, side, ...]; they are changed in place."""
     for number, (swap, down, across) in enumerate(ORIENTATIONS):
-        rows = np.flatnonzero(pairs.orientation == number)
+        rows = np.flatnonzero(orientations == number)
         turned = second[rows].swapaxes(1, 2) if swap else second[rows]
         turned = turned[:, ::-1] if down else turned
         second[rows] = turned[:, :, ::-1] if across else turned
-    return first, second
+    return second
 
 
 def _steepest(grey: Floats) -> list[Floats]:

@@ -1,4 +1,5 @@
-"""What is kept of how an image looks: a small grey picture and its sharpness, taken while the pixels are in memory."""
+"""What is kept of how an image looks: a small grey picture, its colours and its sharpness, taken while the pixels are
+in memory."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ import numpy.typing as npt
 
 SIDE = 32
 """Side of the small picture, pixels: the image squeezed into a square, whatever its shape."""
+COLOUR_SIDE = 8
+"""Side of the picture of colours, pixels."""
 _WORKING_SIDE = 128
 """Short side that an image is brought down to first, by whole factors (which is many times quicker), pixels."""
 
@@ -34,6 +37,8 @@ class Look(NamedTuple):
     """Pillow's name of how the file holds colours; empty where it is not known."""
     orientation: int = 1
     """EXIF's, 1 to 8; 1: as stored."""
+    colours: bytes | None = None
+    """COLOUR_SIDE x COLOUR_SIDE values of Cr and Cb (128: grey), as the thumbnail lies; None: not known."""
 
 
 NOT_LOOKED_AT = (None,) * len(Look._fields)
@@ -63,7 +68,10 @@ def look_at(pixels: npt.NDArray[np.uint8], mode: str = "", orientation: int = 1)
     contrast = float(cv2.meanStdDev(grey)[1][0, 0])
     edges = float(cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))[1][0, 0])
     small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return Look(small.tobytes(), edges / contrast if contrast >= 1.0 else 0.0, mode, orientation)
+    few = cv2.resize(pixels, (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA)
+    colours = np.ascontiguousarray(cv2.cvtColor(few, cv2.COLOR_RGB2YCrCb)[:, :, 1:]).tobytes()
+    sharpness = edges / contrast if contrast >= 1.0 else 0.0
+    return Look(small.tobytes(), sharpness, mode, orientation, colours)
 
 
 def remarks(look: Look, short_side: int) -> list[str]:

@@ -255,7 +255,7 @@ def ingest_block(block: pa.Table, cache: DecodedCache | None, limits: Limits) ->
     facts = inspect_files(uris, limits) if cache is None else cache.ingest(uris)
     plain = {name: [getattr(fact, name) for fact in facts] for name in _FACT_COLUMNS}
     looks = zip(*(fact.look or NOT_LOOKED_AT for fact in facts), strict=True)
-    types = (pa.binary(), pa.float64(), pa.string(), pa.int8())
+    types = (pa.binary(), pa.float64(), pa.string(), pa.int8(), pa.binary())
     columns = zip(Look._fields, looks, types, strict=True)
     return pa.table({**plain, **{name: pa.array(values, of) for name, values, of in columns}})
 
