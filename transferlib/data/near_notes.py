@@ -141,7 +141,9 @@ def near_notes(table: pa.Table, *, is_grouped: bool) -> list[str]:
         if is_grouped
         else "each counts by itself (--near-duplicates group keeps them together)"
     )
-    return [f"Near duplicates: {found.images:,} images in {found.groups:,} groups that show the same; {what}."]
+    return [
+        f"Near duplicates: {found.images:,} images in {found.groups:,} group{'s' * (found.groups > 1)} that show the same; {what}."
+    ]
 
 
 def near_alarms(table: pa.Table) -> list[str]:
