@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
@@ -16,6 +18,7 @@ from PIL import Image, ImageDraw
 from transferlib.comparison.results import split_images
 from transferlib.data.cache import DecodedCache
 from transferlib.data.decode import Limits, decode_image
+from transferlib.data.depth_scale import DepthScale
 from transferlib.data.duplicates import NearRows, find_near_duplicates
 from transferlib.data.facts import ImageFacts, inspect_file
 from transferlib.data.likeness import show_the_same
@@ -23,6 +26,7 @@ from transferlib.data.listing import Entry, Listing
 from transferlib.data.lookalikes import find_lookalikes
 from transferlib.data.looks import Look, look_at, remarks
 from transferlib.data.manifest import Manifest
+from transferlib.records import TrialKey
 from transferlib.spec import DataSpec
 
 LIMITS = Limits(1_000_000, 10_000_000)
@@ -228,6 +232,29 @@ def test_near_duplicates_fall_on_one_side_and_count_as_one(pictures: list[Look])
     assert not any(line.startswith("warning") for line in manifest.summary_lines())
 
 
+def test_near_duplicates_and_groups_join_over_any_number_of_links(pictures: list[Look]) -> None:
+    of = listing()
+    grouped = [replace(e, group="one" if e.image_id in ("a/00.jpg", "a/04.jpg") else None) for e in of.entries]
+    of = replace(of, entries=tuple(grouped))
+    facts = facts_with({"a/05.jpg": "a/00.jpg", "a/06.jpg": "a/04.jpg"}, of, pictures)
+    together = ["a/00.jpg", "a/04.jpg", "a/05.jpg", "a/06.jpg"]
+    for seed in range(6):
+        spec = SPEC.model_copy(update={"split": SPEC.split.model_copy(update={"seed": seed})})
+        rows = Manifest.build(of, facts, spec).table.to_pylist()
+        assert len({row["split"] for row in rows if row["image_id"] in together}) == 1
+
+
+def test_near_duplicates_are_in_one_fold(pictures: list[Look]) -> None:
+    of = listing()
+    copies = {"a/05.jpg": "a/00.jpg", "b/03.jpg": "b/02.jpg"}
+    spec = SPEC.model_copy(update={"split": SPEC.split.model_copy(update={"folds": 4})})
+    manifest = Manifest.build(of, facts_with(copies, of, pictures), spec)
+    for seed, fold in itertools.product(range(3), range(1, 5)):
+        images = manifest.images(TrialKey("resnet18", "full", fold, seed, 0))
+        split = dict(zip(images.image_ids, images.splits.tolist(), strict=True))
+        assert all(split[copy] == split[original] for copy, original in copies.items())
+
+
 def test_told_only_they_are_cut_as_if_there_were_none(pictures: list[Look]) -> None:
     of = listing()
     copies = {"a/05.jpg": "a/00.jpg", "a/06.jpg": "a/00.jpg"}
@@ -315,6 +342,17 @@ def test_a_look_is_the_same_read_anew_from_the_index_and_from_the_cache(tmp_path
     whole = inspect_file(str(path), LIMITS).look
     assert whole is not None
     assert pairs_of([first.look, whole]) == {(0, 1)}
+
+
+def test_a_deep_picture_looks_the_same_whatever_the_range_of_its_data_set(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    assert cv2.imwrite(str(path), np.asarray(photo(0)).astype(np.uint16) * 8)
+    looks = []
+    for place, scale in (("one", None), ("two", DepthScale(whole=(0.0, 65535.0)))):
+        (fact,) = DecodedCache(tmp_path / place, 128, LIMITS, scale).ingest([str(path)])
+        assert fact.look is not None
+        looks.append(fact.look.thumbnail)
+    assert looks[0] == looks[1]
 
 
 def _exif(orientation: int) -> Image.Exif:

@@ -169,11 +169,12 @@ def _near(thumbnails: npt.NDArray[np.uint8]) -> Iterator[Ints]:
             for block in _blocks(len(askers), there):
                 rows = askers[block] // num_probed
                 cosines = asked[rows] @ there.T
-                is_alike = cosines > _LEAST_ALIKE
-                if len(many := np.flatnonzero(is_alike.sum(axis=1) > _MOST_PAIRS + 1)):  # the picture itself is one
-                    least = np.partition(cosines[many], -_MOST_PAIRS - 1, axis=1)[:, -_MOST_PAIRS - 1, None]
-                    is_alike[many] &= cosines[many] >= least
-                one, other = np.nonzero(is_alike)
+                one, other = np.nonzero(cosines > _LEAST_ALIKE)
+                is_crowded = np.bincount(one, minlength=len(rows)) > _MOST_PAIRS + 1  # the picture itself is one
+                if is_crowded.any():
+                    least = np.full(len(rows), _LEAST_ALIKE, np.float32)
+                    least[is_crowded] = np.partition(cosines[is_crowded], -_MOST_PAIRS - 1, axis=1)[:, -_MOST_PAIRS - 1]
+                    one, other = np.nonzero(cosines >= least[:, None])
                 first, second = rows[one], members[part][other]
                 is_pair = first < second if window == 0 else first != second
                 parts_found.append((first[is_pair], second[is_pair], cosines[one, other][is_pair]))
@@ -184,10 +185,12 @@ def _near(thumbnails: npt.NDArray[np.uint8]) -> Iterator[Ints]:
 
 def _most_alike(pictures: Ints, values: Floats) -> Ints:
     """Return the places of each picture's highest values, a few, in order."""
-    order = np.lexsort((-values, pictures))
+    is_crowded = np.bincount(pictures, minlength=1)[pictures] > _MOST_PAIRS
+    crowded = np.flatnonzero(is_crowded)
+    order = crowded[np.lexsort((-values[crowded], pictures[crowded]))]
     of = pictures[order]
     rank = np.arange(len(of)) - np.searchsorted(of, of)
-    return np.sort(order[rank < _MOST_PAIRS])
+    return np.sort(np.concatenate([np.flatnonzero(~is_crowded), order[rank < _MOST_PAIRS]]))
 
 
 def _centres(vectors: Floats) -> Floats:

@@ -141,7 +141,8 @@ def near_notes(table: pa.Table, *, is_grouped: bool) -> list[str]:
         if is_grouped
         else "each counts by itself (--near-duplicates group keeps them together)"
     )
-    return [f"Near duplicates: {found.images:,} images in {found.groups:,} groups that show the same; {what}."]
+    groups = f"{found.groups:,} group{'s' if found.groups > 1 else ''}"
+    return [f"Near duplicates: {found.images:,} images in {groups} that show the same; {what}."]
 
 
 def near_alarms(table: pa.Table) -> list[str]:

@@ -247,7 +247,7 @@ def _needed_parts(
         elif number < len(lacking):
             problems.append(
                 f"Class {label!r} has {number} separate image{'s' if number != 1 else ''} to cut "
-                f"(copies, near duplicates and groups count as one); "
+                f"(copies and groups count as one, near duplicates too, but not under --near-duplicates tell); "
                 f"{', '.join(SPLITS[p] for p in lacking)} need {len(lacking)}. "
                 "Add images, or give the splits yourself."
             )
