@@ -1,4 +1,4 @@
-"""How PNG and JPEG 2000 files are put together: chunks and segments, read without decoding a pixel."""
+"""How PNG, HEIF and JPEG 2000 files are put together: chunks, boxes and segments, read without decoding a pixel."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ _LONGEST_TURN = 1 << 20
 _COLOUR_TYPE = 25
 """Where a PNG says it: after width, height and depth."""
 _DEEP_BITS = 16
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis"})
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_ANY_BRANDS = frozenset({b"mif1", b"msf1"})
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _PRECISION = 42
 """Of a JPEG 2000's first component, after the start of the codestream."""
@@ -63,6 +66,24 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             return
         yield data[place + 4 : place + 8], place, end
         place = end
+
+
+def is_heif(data: bytes) -> bool:
+    """Say whether a file is HEIF and not AVIF, which is kept in the same boxes.
+
+    The first brand may say no more than that there are pictures (`mif1`, `msf1`); then the others tell what codes them.
+
+    Args:
+        data: A whole file.
+
+    Source: ISO/IEC 23008-12, annex B; AV1 Image File Format 1.1, section 6.
+    """
+    first = data[8:12]
+    if data[4:8] != b"ftyp" or first not in _HEIF_BRANDS | _ANY_BRANDS:
+        return False
+    brands = data[16 : int.from_bytes(data[:4], "big")]
+    others = {brands[place : place + 4] for place in range(0, len(brands), 4)}
+    return first in _HEIF_BRANDS or not others & _AVIF_BRANDS
 
 
 def jpeg2000_bits(data: bytes) -> int:
