@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.test_sources import placed, put
+from tests.data.test_sources import placed, put, reasons
 from transferlib.data.sources import list_images
 from transferlib.errors import DataError
 from transferlib.names import split_of
@@ -88,6 +88,62 @@ def test_class_folders_of_which_one_has_no_splits_are_cut(tmp_path: Path) -> Non
     assert listing.layout == "class folders"
     assert {split for _, split in placed(listing).values()} == {None}
     assert any("'rose/test' looks like a split inside a class" in note for note in listing.notes)
+
+
+def splits_in_classes() -> list[str]:
+    return [
+        f"{label}/{split}/{label}{split}{n}.jpg"
+        for label in ("rose", "tulip")
+        for split in ("train", "val", "test")
+        for n in range(2)
+    ]
+
+
+@pytest.mark.parametrize("stray", ["rose/cover.jpg", "rose/samples/a.jpg", "rose/notes/read.txt", "rose/read.txt"])
+def test_a_stray_file_does_not_switch_off_splits_inside_class_folders(tmp_path: Path, stray: str) -> None:
+    """One cover picture, and all images were cut anew: given test images were trained on."""
+    listing = list_images(put(tmp_path, *splits_in_classes(), stray))
+    assert listing.layout == "splits in class folders"
+    assert len(listing.entries) == 12
+    assert placed(listing)["rose/test/rosetest0.jpg"] == ("rose", "test")
+    assert reasons(listing) == {stray: "not inside a split folder of a class"}
+    assert any(stray in note for note in listing.notes) == stray.endswith(".jpg")
+
+
+def test_an_empty_folder_does_not_switch_off_splits_inside_class_folders(tmp_path: Path) -> None:
+    put(tmp_path, *splits_in_classes())
+    (tmp_path / "rose/raw").mkdir()
+    assert list_images(tmp_path).layout == "splits in class folders"
+
+
+def test_as_many_images_beside_the_splits_of_a_class_as_in_them_are_cut_and_told(tmp_path: Path) -> None:
+    listing = list_images(put(tmp_path, *splits_in_classes(), *(f"rose/more{n}.jpg" for n in range(6))))
+    assert listing.layout == "class folders"
+    assert len(listing.entries) == 18
+    assert any("images lie beside such folders (6; 'rose/more0.jpg')" in note for note in listing.notes)
+
+
+@pytest.mark.parametrize("top", [("flowers_train", "flowers_test"), ("cam1", "cam2")])
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_a_stray_image_does_not_answer_the_question_of_two_readings(
+    tmp_path: Path, top: tuple[str, ...], above: str
+) -> None:
+    """The classes were the upper folders, without a word."""
+    paths = [f"{above}{folder}/{label}/{n}.jpg" for folder in top for label in ("rose", "tulip") for n in range(2)]
+    stray = f"{above}{top[0]}/cover.jpg"
+    put(tmp_path, *paths, stray)
+    with pytest.raises(DataError, match="--class-level 2"):
+        list_images(tmp_path)
+    below = list_images(tmp_path, class_level=2)
+    assert below.classes == ("rose", "tulip")
+    assert reasons(below) == {stray: "not inside a class folder"}
+
+
+def test_images_on_two_levels_in_comparable_numbers_answer_it_and_that_is_told(tmp_path: Path) -> None:
+    paths = [f"{label}/{place}/{n}.jpg" for label in ("ants", "bees") for place in ("field", "lab") for n in range(2)]
+    listing = list_images(put(tmp_path, *paths, *(f"ants/{n}.jpg" for n in range(3))))
+    assert listing.classes == ("ants", "bees")
+    assert any("'ants/0.jpg'" in note and "--class-level 2" in note for note in listing.notes)
 
 
 AMBIGUOUS = [

@@ -92,6 +92,26 @@ def test_avif_is_read_and_turned_once(orientation: int) -> None:
     assert corners(found) == corners(np.asarray(turned))
 
 
+@pytest.mark.parametrize("has_heif", [True, False])
+@pytest.mark.parametrize("brand", [b"mif1", b"msf1"])
+def test_an_avif_that_begins_with_a_brand_of_any_coding_is_read(
+    monkeypatch: pytest.MonkeyPatch, brand: bytes, has_heif: bool
+) -> None:
+    """It was given to HEIF's decoder, which was not built for it."""
+    monkeypatch.setattr(decode, "HAS_HEIF", has_heif and decode.HAS_HEIF)
+    file = io.BytesIO()
+    picture().save(file, "AVIF", quality=95)
+    data = file.getvalue()
+    assert b"avif" in data[16:32]
+    assert (seen(data[:8] + brand + data[12:]) == seen(data)).all()
+
+
+def test_a_heif_that_begins_with_a_brand_of_any_coding_is_read() -> None:
+    pytest.importorskip("pi_heif")
+    assert PLAIN[16:28] == b"mif1heicmiaf"
+    assert (seen(PLAIN[:8] + b"mif1" + PLAIN[12:]) == seen(PLAIN)).all()
+
+
 def _with(image: Image.Image, exif: Image.Exif) -> Image.Image:
     file = io.BytesIO()
     image.save(file, "PNG", exif=exif)

@@ -1,4 +1,4 @@
-"""How PNG, JPEG and JPEG 2000 files are put together: chunks and markers, read without decoding a pixel."""
+"""How PNG, HEIF and JPEG 2000 files are put together: chunks, boxes and segments, read without decoding a pixel."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _LONGEST_TURN = 1 << 20
 _COLOUR_TYPE = 25
 """Where a PNG says it: after width, height and depth."""
 _DEEP_BITS = 16
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis"})
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_ANY_BRANDS = frozenset({b"mif1", b"msf1"})
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _PRECISION = 42
 """Of a JPEG 2000's first component, after the start of the codestream."""
-_START, _SCAN, _END = 0xD8, 0xDA, 0xD9
-_STANDALONE = frozenset({0x01, _START, *range(0xD0, 0xD8)})
-"""JPEG markers without a length: TEM, SOI and the restarts."""
 
 
 def png_picture(data: bytes) -> bytes:
@@ -68,6 +68,24 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         place = end
 
 
+def is_heif(data: bytes) -> bool:
+    """Say whether a file is HEIF and not AVIF, which is kept in the same boxes.
+
+    The first brand may say no more than that there are pictures (`mif1`, `msf1`); then the others tell what codes them.
+
+    Args:
+        data: A whole file.
+
+    Source: ISO/IEC 23008-12, annex B; AV1 Image File Format 1.1, section 6.
+    """
+    first = data[8:12]
+    if data[4:8] != b"ftyp" or first not in _HEIF_BRANDS | _ANY_BRANDS:
+        return False
+    brands = data[16 : int.from_bytes(data[:4], "big")]
+    others = {brands[place : place + 4] for place in range(0, len(brands), 4)}
+    return first in _HEIF_BRANDS or not others & _AVIF_BRANDS
+
+
 def jpeg2000_bits(data: bytes) -> int:
     """Return how many bits a sample of a JPEG 2000's first component has; 16 where that cannot be read.
 
@@ -81,37 +99,3 @@ def jpeg2000_bits(data: bytes) -> int:
     if start < 0 or place >= len(data):
         return _DEEP_BITS
     return min((data[place] & 0x7F) + 1, _DEEP_BITS)
-
-
-def is_whole_jpeg(data: bytes) -> bool:
-    """Say whether a JPEG's last scan is followed by an end marker.
-
-    A file whose tail was lost on the way and filled with zeros decodes without complaint, grey from there on.
-
-    Args:
-        data: A whole file.
-
-    Source: ITU-T T.81, annex B (markers never occur inside entropy-coded data, where FF is followed by 00).
-    """
-    has_scan = False
-    for marker in _markers(data):
-        has_scan |= marker == _SCAN
-        if marker == _END and has_scan:
-            return True
-    return False
-
-
-def _markers(data: bytes) -> Iterator[int]:
-    """Yield the markers of a JPEG in order, those inside the segments' own bytes left out."""
-    place = 0
-    while (place := data.find(b"\xff", place)) >= 0 and place + 1 < len(data):
-        marker = data[place + 1]
-        if marker in (0x00, 0xFF):  # stuffing, or filling before a marker
-            place += 1 if marker else 2
-            continue
-        yield marker
-        place += 2
-        if marker == _END:
-            return
-        if marker not in _STANDALONE:
-            place += int.from_bytes(data[place : place + 2], "big")

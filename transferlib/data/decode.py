@@ -20,9 +20,10 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, ImageFile
 
-from transferlib.data.containers import PNG_START, is_whole_jpeg, jpeg2000_bits, png_picture, png_significant_bits
+from transferlib.data.containers import PNG_START, is_heif, jpeg2000_bits, png_picture, png_significant_bits
 from transferlib.data.depth import Samples, has_deep_colour, read_deep
 from transferlib.data.depth_scale import DepthFacts, DepthScale
+from transferlib.data.jpeg import load_jpeg
 from transferlib.data.quiet import quiet_pillow
 from transferlib.data.tiff import TURNS, read_tags, read_tiff
 
@@ -30,9 +31,7 @@ HAS_HEIF = find_spec("pi_heif") is not None
 """Whether the extra `heic` is installed: libheif's decoder for what phones write."""
 _PILLOWS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000")
 FORMATS = (*_PILLOWS, *(("HEIF",) if HAS_HEIF else ()))
-HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
-"""Source: ISO/IEC 23008-12, annex B."""
-DECODER_VERSION = f"3-pillow{PIL.__version__}" + (f"-heif{version('pi_heif')}" if HAS_HEIF else "")
+DECODER_VERSION = f"4-pillow{PIL.__version__}" + (f"-heif{version('pi_heif')}" if HAS_HEIF else "")
 """Changes whenever the same bytes could give other pixels; part of the cache's key."""
 
 MAX_ASPECT_RATIO = 100
@@ -166,13 +165,13 @@ def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 def _open(data: bytes) -> ImageFile.ImageFile | None:
     """Read the header; None for a TIFF of a kind that Pillow does not know (several float channels, float64)."""
-    is_heif = data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS
-    if is_heif and not HAS_HEIF:
+    needs_heif = is_heif(data)
+    if needs_heif and not HAS_HEIF:
         raise BadImageError("HEIC, which needs the extra heic: pip install 'transferlib[heic]'")
-    if is_heif:
+    if needs_heif:
         _register_heif()
     try:
-        return Image.open(io.BytesIO(data), formats=("HEIF",) if is_heif else _PILLOWS)
+        return Image.open(io.BytesIO(data), formats=("HEIF",) if needs_heif else _PILLOWS)
     except PIL.UnidentifiedImageError:
         if data.startswith(TIFF_STARTS):
             return None
@@ -242,8 +241,8 @@ def _decoded(image: ImageFile.ImageFile, data: bytes) -> Image.Image | Samples:
     """Return a picture as RGB, or the numbers of a deep one."""
     if image.format == "PNG" and _PNG_END not in data:
         raise OSError("image file is truncated (no end chunk)")
-    if image.format in ("JPEG", "MPO") and not is_whole_jpeg(data):
-        raise OSError("incomplete, there is no end marker after the picture")
+    if image.format in ("JPEG", "MPO"):
+        load_jpeg(image, data)
     is_deep = has_deep_colour(image)
     image.load()
     if is_deep:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from transferlib.data.levels import Levels, count_levels, share_levels
 from transferlib.data.listing import Entry, Layout, Listing, SkippedFile
 from transferlib.errors import DataError
 from transferlib.names import split_of
@@ -66,9 +67,9 @@ def place_files(root: str, walked: Walked, class_level: int | None = None) -> Li
     """
     top = sorted(folder for folder in walked.folders if "/" not in folder)
     layout = _layout_of(top, walked)
-    if class_level is None and layout != "splits in class folders":
-        _ask_if_ambiguous(root, walked, depth=int(layout == "split folders"))
     places = _Places(layout, root, class_level or 1)
+    if class_level is None and layout != "splits in class folders":
+        places.notes += _ask_if_ambiguous(root, walked, depth=int(layout == "split folders"))
     for file in walked.files:
         places.put(file)
     for skipped in walked.skipped:
@@ -78,9 +79,11 @@ def place_files(root: str, walked: Walked, class_level: int | None = None) -> Li
             if split_of(name) is None:
                 places.notes.append(f"Folder {name!r} is neither train, val nor test, so it is left out.")
     if places.layout == "class folders" and (inside := _splits_inside(top, walked)):
-        places.notes.append(
-            f"{inside} looks like a split inside a class, but not all classes have such folders: all images are cut."
-        )
+        places.notes.append(f"{inside} looks like a split inside a class, but {_why_no_splits(walked)}.")
+    if places.layout == "splits in class folders":
+        strays = sorted(image_id for image_id in _image_ids(walked) if places.place(image_id)[1] is None)
+        if strays:
+            places.notes.append(f"Images beside the split folders of their class are left out: {_some(strays)}.")
     if places.class_level == 2:
         above = "split folders" if places.layout == "split folders" else "folder given"
         places.notes.append(f"Classes are the folders two levels below the {above} (--class-level 2).")
@@ -107,10 +110,9 @@ def _layout_of(top: list[str], walked: Walked) -> Layout:
     if known and None not in splits:
         return "split folders"
     below = _below(top, walked)
-    has_own = _with_own_images(walked, depth=0)
-    if len(top) > 1 and not has_own & set(top) and all(below[name] and all(map(split_of, below[name])) for name in top):
-        named = {split_of(name) for name in top for name in below[name]}
-        if "train" in named and len(named) > 1:
+    if len(top) > 1 and all(any(map(split_of, below[name])) for name in top):
+        named = {split_of(inner) for name in top for inner in below[name]} - {None}
+        if "train" in named and len(named) > 1 and not share_levels(_split_levels(walked)):
             return "splits in class folders"
     return "class folders"
 
@@ -125,12 +127,13 @@ def _below(folders: Collection[str], walked: Walked) -> dict[str, set[str]]:
     return below
 
 
-def _with_own_images(walked: Walked, depth: int) -> set[str]:
-    """Return the folders at a depth (0: the top) that hold files that look like images themselves."""
-    paths = [PurePosixPath(file.image_id) for file in walked.files]
-    return {
-        str(path.parent) for path in paths if len(path.parts) == depth + 2 and path.suffix.casefold() in IMAGE_SUFFIXES
-    }
+def _image_ids(walked: Walked) -> list[str]:
+    return [file.image_id for file in walked.files if claims_to_be_image(file.image_id)]
+
+
+def _split_levels(walked: Walked) -> dict[str, Levels]:
+    """Count the images of each top folder that lie in split folders in it, and beside them."""
+    return count_levels(_image_ids(walked), 0, split_of)
 
 
 def _splits_inside(top: list[str], walked: Walked) -> str:
@@ -139,7 +142,20 @@ def _splits_inside(top: list[str], walked: Walked) -> str:
     return f"Folder {min(found)!r}" if found else ""
 
 
-def _ask_if_ambiguous(root: str, walked: Walked, depth: int) -> None:
+def _why_no_splits(walked: Walked) -> str:
+    """Return why folders with a split's name inside classes are not taken for splits, and what that means."""
+    levels = _split_levels(walked)
+    if any(of.num_beside and of.inside for of in levels.values()) and all(of.inside for of in levels.values()):
+        beside = sum(of.num_beside for of in levels.values())
+        first = next(of.first_beside for of in levels.values() if of.first_beside)
+        return (
+            f"images lie beside such folders ({beside:,}; {as_text(first)!r}): all images are cut. To keep the splits, "
+            "move these into split folders, or away"
+        )
+    return "not all classes have such folders: all images are cut"
+
+
+def _ask_if_ambiguous(root: str, walked: Walked, depth: int) -> list[str]:
     """Refuse folders of which either these or those below them may be the classes.
 
     Args:
@@ -147,22 +163,34 @@ def _ask_if_ambiguous(root: str, walked: Walked, depth: int) -> None:
         walked: What is under it.
         depth: Of the folders: 0 at the top, 1 below split folders.
 
+    Returns:
+        A note where images on both levels decide it; else nothing.
+
     Raises:
-        DataError: No such folder holds images itself, and folders of the same name are below several of them.
+        DataError: Such folders hold no images themselves, or next to none, and folders of the same name are below
+            several of them.
     """
     folders = sorted(folder for folder in walked.folders if folder.count("/") == depth)
     if depth:
         folders = [folder for folder in folders if split_of(folder.partition("/")[0])]
-    if len({PurePosixPath(folder).name for folder in folders}) < 2 or _with_own_images(walked, depth) & set(folders):
-        return
+    if len({PurePosixPath(folder).name for folder in folders}) < 2:
+        return []
     of_name: dict[str, set[str]] = {}
     for folder, inners in _below(folders, walked).items():
         of_name.setdefault(PurePosixPath(folder).name, set()).update(inners)
     counted = Counter(inner for inners in of_name.values() for inner in inners)
     shared = sorted(name for name, number in counted.items() if number > 1)
     if not shared:
-        return
+        return []
     upper, lower = (_some(names) for names in (sorted(of_name), sorted(counted)))
+    among = set(folders)
+    levels = {folder: of for folder, of in count_levels(_image_ids(walked), depth, bool).items() if folder in among}
+    if share_levels(levels):
+        first = next(of.first_beside for of in levels.values() if of.first_beside)
+        return [
+            f"Folders of one name ({_some(shared)}) are in several others, but images lie beside them too "
+            f"({as_text(first)!r}), so the classes are {upper} (--class-level 2 reads {lower})."
+        ]
     raise DataError(
         f"{root} can be read in two ways, since folders of one name ({_some(shared)}) are in several others. Either "
         f"the classes are {upper} (add --class-level 1), or they are {lower} (add --class-level 2)."
@@ -201,7 +229,8 @@ class _Places:
         folders = PurePosixPath(image_id).parts[:-1]
         place = self.class_level - 1
         if self.layout == "splits in class folders":
-            return (split_of(folders[1]), folders[0]) if len(folders) > 1 else (None, None)
+            split = split_of(folders[1]) if len(folders) > 1 else None
+            return (split, folders[0]) if split else (None, None)
         if self.layout == "class folders":
             return None, folders[place] if len(folders) > place else None
         split = split_of(folders[0]) if folders else None
@@ -210,7 +239,8 @@ class _Places:
     def put(self, file: FoundFile) -> None:
         split, label = self.place(file.image_id)
         if label is None:
-            self.skip(SkippedFile(file.image_id, file.path, "", "not inside a class folder", is_bad=False))
+            wanted = "split folder of a class" if self.layout == "splits in class folders" else "class folder"
+            self.skip(SkippedFile(file.image_id, file.path, "", f"not inside a {wanted}", is_bad=False))
             return
         first = self._sights.setdefault((file.real, label, split), file.image_id)
         if first != file.image_id:
