@@ -100,9 +100,9 @@ class DataSpec(Section):
     """Of images with more than 8 bits a sample: the values that become black and white in all of them, as LO:HI or a
     list of two. null: what the training images declare, else the smallest power of two above the 99.99th percentile of
     their pixels; the manifest and the model's metadata say which."""
-    max_pixels: Positive = 110_000_000
+    max_pixels: Annotated[int, Field(ge=1, lt=1 << 63)] = 110_000_000
     """Largest width x height that is decoded (102-megapixel cameras pass); more is taken for a decompression bomb."""
-    max_file_bytes: Positive = 500_000_000
+    max_file_bytes: Annotated[int, Field(ge=1, lt=1 << 63)] = 500_000_000
     """Largest file that is read, bytes."""
     cache: CacheSpec = CacheSpec()
     """The decoded cache."""
@@ -129,8 +129,8 @@ class DataSpec(Section):
             low, high = (float(part) for part in parts)
         except (TypeError, ValueError, OverflowError):
             raise ValueError(f"{value!r} is no range; use two numbers as LO:HI, as in 0:4095") from None
-        if not (math.isfinite(low) and math.isfinite(high) and 0 <= low < high):
-            raise ValueError(f"{value!r} will not do: LO must be 0 or more and HI a larger number, as in 0:4095")
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"{value!r} will not do: HI must be a larger number than LO, as in 0:4095 or -1024:3071")
         return low, high
 
     @field_validator("augmentation")

@@ -174,7 +174,7 @@ def test_images_and_weights_that_are_not_there_are_told_together(call: Callable[
 
 def test_a_depth_range_is_two_numbers_or_all_that_is_wrong_with_it_is_told(tmp_path: Path) -> None:
     assert resolve(tmp_path, data="p", depth_range="0:4095").data.depth_range == (0.0, 4095.0)
-    for wrong in ("4095:0", "-1:7", "low:high", "7", "0:nan"):
+    for wrong in ("4095:0", "low:high", "7", "0:nan"):
         with pytest.raises(SpecError, match=rf"--depth-range: '{wrong}' .*as in 0:4095"):
             resolve(tmp_path, data="p", depth_range=wrong)
 

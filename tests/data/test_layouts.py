@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -218,3 +219,25 @@ def test_a_manifests_split_column_knows_the_same_names(tmp_path: Path) -> None:
     (tmp_path / "all.csv").write_text("\n".join(rows))
     splits = [split for _, split in placed(list_images(tmp_path / "all.csv")).values()]
     assert splits == ["train", "train", "val", "val", "test", "test"]
+
+
+@pytest.mark.parametrize(("one", "other"), [("train_1", "test_1"), ("flowers-train", "flowers-test"), ("tr", "te")])
+def test_the_question_says_how_given_splits_are_kept(tmp_path: Path, one: str, other: str) -> None:
+    put(tmp_path, f"{one}/rose/a.jpg", f"{one}/tulip/b.jpg", f"{other}/rose/c.jpg", f"{other}/tulip/d.jpg")
+    with pytest.raises(DataError, match=r"splits\? Only by usual names are they kept: call them train, val and test"):
+        list_images(tmp_path)
+    assert "All are cut, whatever lies above them" in " ".join(list_images(tmp_path, 2).notes)
+
+
+@pytest.mark.parametrize("beside", ["labels/a.txt", "annotations/a.xml", "labels/train/a.txt", "meta/a.json"])
+def test_a_folder_of_what_lies_beside_images_is_no_class(tmp_path: Path, beside: str) -> None:
+    put(tmp_path, "rose/a.jpg", "tulip/b.jpg", beside)
+    with pytest.raises(DataError, match=f"Class folders without images: '{beside.partition('/')[0]}'"):
+        list_images(tmp_path)
+
+
+def test_a_path_that_is_not_utf_8_is_refused_with_the_cure(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    put(folder, "rose/a.jpg", "tulip/b.jpg")
+    with pytest.raises(DataError, match="this path is not UTF-8"):
+        list_images(folder)

@@ -18,6 +18,7 @@ READ = {
     "a comma at every end": "path,label,\na.jpg,cat,\nb.jpg,dog,\n",
     "old line ends": "path,label\ra.jpg,cat\rb.jpg,dog\r",
     "blank lines": "\n\npath,label\n\na.jpg,cat\n\nb.jpg,dog\n\n",
+    "rows that were emptied": "path,label\na.jpg,cat\n,\nb.jpg,dog\n,\n",
     "large letters": "Path,LABEL\na.jpg,cat\nb.jpg,dog\n",
     "a byte order mark": "\ufeffpath,label\na.jpg,cat\nb.jpg,dog\n",
     "a no-break space": "path\u00a0,label\na.jpg,cat\nb.jpg,dog\n",
@@ -34,6 +35,12 @@ REFUSED = {
     "a name over two lines": ('path,label\na.jpg,"c\nat"\nb.jpg,dog\n', "line 3: label .* cannot name a folder"),
     "nothing": ("", "has the columns .none."),
     "backslashes": ("path,label\n.\\a.jpg,cat\n.\\b.jpg,dog\n", "Write paths with /, not with a backslash"),
+    "a class without a file": (
+        "path,label\na.jpg,cat\nb.jpg,dog\ngone.jpg,bird\n",
+        r"Class 'bird' has no file that exists \(gone.jpg: .*\)\..*\nBring their files, or leave their rows out",
+    ),
+    "all of a class but one": ("path,label\na.jpg,cat\ngone.jpg,dog\n", "Class 'dog' has no file that exists"),
+    "six million times nothing": ("\0" * 6_000_000, r"has the columns .*…"),
     "no rows": ("path,label\n", r"names no file that exists \(it has no rows\)"),
     "a row too long": ("path,label\na.jpg,cat,x\nb.jpg,dog\n", "line 2: another number of cells than the header"),
 }
@@ -95,3 +102,9 @@ def test_another_encoding_is_said_with_its_line(folder: Path, encoding: str, lin
 def test_half_a_character_in_a_column_that_nobody_reads_is_escaped(folder: Path) -> None:
     (folder / "m.jsonl").write_text('{"path": "a.jpg", "label": "x", "\\ud800": 1}\n{"path": "b.jpg", "label": "y"}\n')
     assert list_images(folder / "m.jsonl").notes == ("Columns that are not used: \\ud800.",)
+
+
+def test_class_level_acts_on_no_table_and_says_so(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "table.csv").write_text("path,label\na.jpg,cat\nb.jpg,dog\n")
+    assert "--class-level 2 acts on nothing" in " ".join(list_images(tmp_path / "table.csv", 2).notes)

@@ -179,3 +179,13 @@ def test_plain_pictures_are_what_pillow_makes_of_them(mode: str, compression: st
     if mode == "RGBA":
         reference = Image.alpha_composite(Image.new("RGBA", image.size, "white"), reference.convert("RGBA"))
     assert (seen(file.getvalue()) == np.asarray(reference.convert("RGB"))).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "deflate"}, {"tile": (16, 16)}])
+def test_lab_in_planes_is_refused(options: dict[str, Any]) -> None:
+    """Pillow takes the planes' signs for those of pixels: another picture."""
+    values = np.random.default_rng(0).integers(0, 256, (3, 16, 16), np.uint8)
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, values, photometric="cielab", planarconfig="separate", **options)
+    with pytest.raises(BadImageError, match="photometric 8, in planes"):
+        decode_image(buffer.getvalue(), short_side=None, limits=LIMITS)

@@ -108,7 +108,7 @@ def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) ->
         + (f" in each of {folds} folds, cut anew for each seed" if folds > 1 else ""),
     )
     yield _row("classes", _class_names(listing.classes))
-    yield _row("from", listing.root)
+    yield _row("from", printable(listing.root))
     if spec.data.depth_range is not None:
         yield _row("deep images", f"{in_words(spec.data.depth_range)} in all of them (--depth-range)")
     yield _row(

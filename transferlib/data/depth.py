@@ -112,6 +112,7 @@ def scale_to_bytes(values: Numbers, low: float, high: float) -> npt.NDArray[np.u
         table = scale_to_bytes(np.arange(2 ** (_BYTE * values.itemsize), dtype=np.float64), low, high)
         return np.take(table, values)
     scaled = values.astype(np.float64)
+    scaled.clip(low, high, out=scaled)  # first: a float may be too large to be scaled
     scaled -= low
     scaled *= 255.0 / (high - low)
     return np.rint(scaled.clip(0.0, 255.0, out=scaled), out=scaled).astype(np.uint8)

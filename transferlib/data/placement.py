@@ -26,6 +26,9 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 
+SIDECAR_SUFFIXES = frozenset({".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".md", ".html"})
+
+
 class FoundFile(NamedTuple):
     """Name a file under the root."""
 
@@ -86,7 +89,8 @@ def place_files(root: str, walked: Walked, class_level: int | None = None) -> Li
             places.notes.append(f"Images beside the split folders of their class are left out: {_some(strays)}.")
     if places.class_level == 2:
         above = "split folders" if places.layout == "split folders" else "folder given"
-        places.notes.append(f"Classes are the folders two levels below the {above} (--class-level 2).")
+        pooled = "" if places.layout == "split folders" else f" All are cut, whatever lies above them ({_some(top)})."
+        places.notes.append(f"Classes are the folders two levels below the {above} (--class-level 2).{pooled}")
     places.check(walked)
     return Listing(
         root=root,
@@ -194,6 +198,7 @@ def _ask_if_ambiguous(root: str, walked: Walked, depth: int) -> list[str]:
     raise DataError(
         f"{root} can be read in two ways, since folders of one name ({_some(shared)}) are in several others. Either "
         f"the classes are {upper} (add --class-level 1), or they are {lower} (add --class-level 2)."
+        + ("" if depth else f" Are {upper} splits? Only by usual names are they kept: call them train, val and test.")
     )
 
 
@@ -266,6 +271,11 @@ class _Places:
         depth = self.class_level + (self.layout == "split folders")
         labels = {self.place(f"{folder}/x")[1] for folder in walked.folders if folder.count("/") == depth - 1}
         named = {class_name(as_text(label)) for label in labels if label}
+        beside = Counter(entry.label for entry in self.entries if _is_beside_images(entry.image_id))
+        counted = Counter(entry.label for entry in self.entries)
+        if self.entries and beside.total() < len(self.entries):
+            # Where all is of such kinds, what is wrong is another thing.
+            self.entries = [entry for entry in self.entries if beside[entry.label] < counted[entry.label]]
         empty = sorted(named - {entry.label for entry in self.entries})
         reasons = {skipped.label: skipped.reason for skipped in self.skipped}
         if empty and self.entries:
@@ -279,6 +289,11 @@ class _Places:
                 f"{self.root} holds no images in class folders{level}.{why} "
                 "Expected class/image.jpg, or train/class/image.jpg and test/class/image.jpg."
             )
+
+
+def _is_beside_images(name: str) -> bool:
+    """Say whether a file is of a kind that lies beside images and is none: a folder of these alone is no class."""
+    return PurePosixPath(name).suffix.casefold() in SIDECAR_SUFFIXES
 
 
 def is_text(name: str) -> bool:

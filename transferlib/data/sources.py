@@ -13,6 +13,7 @@ from pathlib import Path
 
 from transferlib.data.folders import list_folder
 from transferlib.data.listing import Entry, Layout, Listing, SkippedFile
+from transferlib.data.placement import as_text, is_text
 from transferlib.data.table_files import TABLE_SUFFIXES, list_table
 from transferlib.errors import DataError
 from transferlib.storage.locations import is_uri, open_location
@@ -40,7 +41,9 @@ def list_images(source: str | Path, class_level: int | None = None, group_regex:
     listing = _list_uri(str(source), class_level) if is_uri(str(source)) else _list_path(Path(source), class_level)
     if len(listing.classes) == 1:
         raise DataError(_one_class(listing))
-    listing = replace(listing, notes=(*listing.notes, *_near_equal_names(listing)))
+    idle = class_level is not None and listing.layout == "manifest"
+    told = [f"--class-level {class_level} acts on nothing: the table names the classes."] if idle else []
+    listing = replace(listing, notes=(*listing.notes, *told, *_near_equal_names(listing)))
     return listing if group_regex is None else _grouped(listing, re.compile(group_regex))
 
 
@@ -72,6 +75,8 @@ def missing_source(source: str) -> str | None:
 
 def _list_path(path: Path, class_level: int | None) -> Listing:
     absolute = Path(os.path.abspath(path.expanduser()))
+    if not is_text(str(absolute)):
+        raise DataError(f"{as_text(str(absolute))}: this path is not UTF-8. Rename the folder, or give a link to it.")
     if absolute.is_dir():
         return list_folder(absolute, class_level)
     if (problem := missing_source(str(path))) is not None:

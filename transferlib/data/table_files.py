@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transferlib.data.health import printable
+from transferlib.data.health import MOST_NAME_CHARACTERS, printable
 from transferlib.data.listing import Entry, Listing, SkippedFile
 from transferlib.data.placement import as_text, class_name, is_text
 from transferlib.data.row_places import RowPlace, place_row
@@ -21,6 +21,7 @@ from transferlib.errors import DataError, StorageError, UsageError, unknown_name
 from transferlib.names import SPLIT_ALIASES, split_of
 from transferlib.storage.locations import ObjectInfo
 from transferlib.storage.objects import find_objects, is_object, read_object
+from transferlib.words import first_of, shortened
 
 TABLE_SUFFIXES = (".csv", ".jsonl")
 PATH_COLUMNS = ("path", "file_name")
@@ -64,6 +65,12 @@ def list_table(path: str) -> Listing:
         seen = f"; the first, {missing.image_id}: {missing.reason}" if missing else " (it has no rows)"
         slashes = " Write paths with /, not with a backslash." if missing and "\\" in missing.image_id else ""
         raise DataError(f"{path} names no file that exists{seen}. Relative paths are taken from {folder}.{slashes}")
+    reasons = {skipped.label: f"{skipped.image_id}: {skipped.reason}" for skipped in reversed(reading.skipped)}
+    if lost := sorted(reasons.keys() - {entry.label for entry in reading.entries}):
+        told = first_of(
+            [f"Class {printable(label)!r} has no file that exists ({reasons[label]})." for label in lost], "classes"
+        )
+        raise DataError("\n".join([f"{path}:", *told, "Bring their files, or leave their rows out."]))
     return Listing(
         root=path,
         layout="manifest",
@@ -79,8 +86,8 @@ def _csv_rows(path: str, text: str) -> Iterator[tuple[int, dict[str, Any] | str]
     try:
         header: list[str] | None = None
         for cells in reader:
-            if not cells:
-                continue
+            if not any(cells):
+                continue  # spreadsheets write commas for rows that were emptied
             if header is None:
                 header = _header(path, cells)
             elif len(cells) != len(header):
@@ -113,10 +120,15 @@ def _header(path: str, cells: Sequence[str]) -> list[str]:
         other = next((mark for mark in (";", "\t", "|") if any(mark in name for name in header)), None)
         hint = f" It seems to be separated by {other!r}: save it with commas." if other else ""
         raise DataError(
-            f"{path} has the columns {', '.join(map(repr, header)) or '(none)'}. "
+            f"{path} has the columns {_shown(header)}. "
             f"Needed: path (or file_name) and label, separated by commas; optional: split, group.{hint}"
         )
     return header
+
+
+def _shown(header: Sequence[str]) -> str:
+    names = [repr(shortened(name, MOST_NAME_CHARACTERS)) for name in header[:MOST_PROBLEMS_SHOWN]]
+    return ", ".join(names) + (", ..." if len(header) > len(names) else "") or "(none)"
 
 
 def _jsonl_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:

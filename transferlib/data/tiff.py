@@ -85,6 +85,8 @@ class TiffTags:
             return False
         if self.photometric == RGB and self.samples == 4:
             return bool(self.alpha) and not self.is_planar
+        if self.photometric == LAB and self.is_planar:
+            return False  # Pillow takes the planes' signs for those of pixels
         is_colour = {RGB: 3, YCBCR: 3, LAB: 3, SEPARATED: 4}.get(self.photometric) == self.samples
         return is_colour and not self.extra
 
