@@ -114,7 +114,8 @@ def scale_to_bytes(values: Numbers, low: float, high: float) -> npt.NDArray[np.u
     scaled = values.astype(np.float64)
     scaled.clip(low, high, out=scaled)  # first: a float may be too large to be scaled
     scaled -= low
-    scaled *= 255.0 / (high - low)
+    with np.errstate(over="ignore"):  # far outside the range: black or white
+        scaled *= 255.0 / (high - low)
     return np.rint(scaled.clip(0.0, 255.0, out=scaled), out=scaled).astype(np.uint8)
 
 
