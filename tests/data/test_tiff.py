@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from importlib.metadata import version
 from itertools import product
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from transferlib.data import decode
 from transferlib.data.decode import BadImageError, Limits, decode_image
 from transferlib.data.tiff import TURNS, read_tags
 
@@ -140,18 +142,63 @@ def test_every_orientation_is_applied_once(orientation: int, depth: str, planes:
 )
 def test_what_is_no_colour_picture_is_refused_by_what_it_is(channels: int, photometric: str, depth: str) -> None:
     data = written(DEPTHS[depth](picture(channels)), photometric=photometric, planarconfig="contig")
-    with pytest.raises(BadImageError, match=f"a TIFF of {channels} samples of .* bits, photometric"):
+    with pytest.raises(BadImageError, match=f"^a TIFF of {channels} samples of .* bits, photometric"):
         seen(data)
 
 
-def test_a_kind_whose_compression_is_not_read_is_refused_by_what_it_is() -> None:
-    stored = DEPTHS["uint16"](picture(3))
-    data = written(stored, photometric="rgb", planarconfig="separate")
+def compressed(data: bytes, compression: int) -> bytes:
+    """Return an uncompressed TIFF that says it is compressed."""
     tag = struct.Struct("<HHIHH")
-    as_lzw = data.replace(tag.pack(259, 3, 1, 1, 0), tag.pack(259, 3, 1, 5, 0))
-    assert read_tags(as_lzw).compression == 5
-    with pytest.raises(BadImageError, match=r"a TIFF of 3 samples of 16 bits.*not read under this compression"):
-        seen(as_lzw)
+    changed = data.replace(tag.pack(259, 3, 1, 1, 0), tag.pack(259, 3, 1, compression, 0))
+    assert read_tags(changed).compression == compression
+    return changed
+
+
+def test_a_kind_whose_compression_is_not_read_is_refused_by_what_it_is() -> None:
+    data = written(DEPTHS["uint16"](picture(3)), photometric="rgb", planarconfig="separate")
+    with pytest.raises(BadImageError, match=r"^a TIFF of 3 samples of 16 bits.*not read under this compression"):
+        seen(compressed(data, 5))
+
+
+@pytest.mark.parametrize("compression", [34712, 34887, 50002, 9999])
+@pytest.mark.parametrize("depth", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_compression_that_nobody_here_knows_is_refused_by_its_number(
+    channels: int, depth: str, compression: int
+) -> None:
+    """They were called truncated or broken, once with Python's address of the file."""
+    photometric = "rgb" if channels == 3 else "minisblack"
+    data = written(DEPTHS[depth](picture(channels)).squeeze(), photometric=photometric)
+    with pytest.raises(BadImageError, match=f"^a TIFF of .*compression {compression} is not read under this compr"):
+        seen(compressed(data, compression))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_fractions_that_are_not_finite_are_not_called_broken(value: float) -> None:
+    values = np.full((20, 30), 0.5, np.float32)
+    values[3, 4] = value
+    with pytest.raises(BadImageError, match=r"^holds values that are not finite"):
+        seen(written(values))
+
+
+def test_complex_numbers_are_refused_by_what_they_are() -> None:
+    with pytest.raises(BadImageError, match=r"^a TIFF of 1 samples of 64 complex bits"):
+        seen(written(np.ones((20, 30), np.complex64)))
+
+
+def test_what_is_cut_off_is_still_called_truncated_or_broken() -> None:
+    data = written(DEPTHS["uint16"](picture(3)), photometric="rgb", planarconfig="separate")
+    with pytest.raises(BadImageError, match=r"^truncated or broken: "):
+        seen(data[: len(data) // 2])
+
+
+def test_another_reader_makes_another_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A remembered "not read under this compression" outlived the installing of what reads it."""
+    before = decode.decoder_version()
+    monkeypatch.setattr(decode, "version", lambda name: "9.9" if name == "imagecodecs" else version(name))
+    assert decode.decoder_version() == f"{before}-imagecodecs9.9"
+    monkeypatch.setattr(tifffile, "__version__", "1")
+    assert "-tifffile1-" in decode.decoder_version()
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

@@ -12,16 +12,18 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import PIL
+import tifffile
 from PIL import Image, ImageFile
 
 from transferlib.data.containers import PNG_START, is_heif, jpeg2000_bits, png_picture, png_significant_bits
-from transferlib.data.depth import Samples, has_deep_colour, read_deep
+from transferlib.data.depth import Samples, UnsupportedImageError, has_deep_colour, read_deep
 from transferlib.data.depth_scale import DepthFacts, DepthScale
 from transferlib.data.jpeg import load_jpeg
 from transferlib.data.quiet import quiet_pillow
@@ -31,8 +33,25 @@ HAS_HEIF = find_spec("pi_heif") is not None
 """Whether the extra `heic` is installed: libheif's decoder for what phones write."""
 _PILLOWS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000")
 FORMATS = (*_PILLOWS, *(("HEIF",) if HAS_HEIF else ()))
-DECODER_VERSION = f"4-pillow{PIL.__version__}" + (f"-heif{version('pi_heif')}" if HAS_HEIF else "")
-"""Changes whenever the same bytes could give other pixels; part of the cache's key."""
+
+
+def decoder_version() -> str:
+    """Return a name that changes whenever the same bytes could give other pixels, or be read and not refused."""
+    readers = {"pillow": PIL.__version__, "opencv": cv2.__version__, "tifffile": tifffile.__version__}
+    more = {"heif": _version("pi-heif"), "imagecodecs": _version("imagecodecs")}  # may be installed beside them
+    return "-".join(["4", *(f"{name}{number}" for name, number in (readers | more).items() if number)])
+
+
+def _version(name: str) -> str:
+    """Return the version of an installed distribution; empty where there is none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+DECODER_VERSION = decoder_version()
+"""Part of the cache's key."""
 
 MAX_ASPECT_RATIO = 100
 """A longer strip is refused: enlarged to the short side it would be a bomb of its own."""
@@ -283,4 +302,6 @@ def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return "needs more memory than there is"
+    if isinstance(error, UnsupportedImageError):
+        return text
     return f"truncated or broken: {text}" if text else f"broken: {type(error).__name__}"

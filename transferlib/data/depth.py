@@ -21,6 +21,10 @@ _FIRST_COUNT = 128.0
 """Above it, fractions are taken for counts; see `depth_scale.full_scale`."""
 
 
+class UnsupportedImageError(ValueError):
+    """Report a whole file of a kind that is not read; its text says which and what to do."""
+
+
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Hold the numbers of a picture as they are stored, which only a scale makes a picture."""
@@ -42,7 +46,9 @@ class Samples:
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.colours).all():
-            raise ValueError("holds values that are not finite")
+            raise UnsupportedImageError(
+                "holds values that are not finite (NaN or infinite); save it with others in their place"
+            )
 
     @property
     def kind(self) -> Kind:
@@ -192,6 +198,6 @@ def read_deep(data: bytes, significant: int) -> Samples:
     if values.ndim == 2:
         return Samples(values[:, :, None], 16, significant=significant)
     if values.shape[2] not in (3, 4):
-        raise ValueError(f"{values.shape[2]} channels are no colours")
+        raise UnsupportedImageError(f"{values.shape[2]} channels are no colours; save it as RGB or grey")
     alpha = values[:, :, 3:].astype(np.float64) / 65_535.0 if values.shape[2] == 4 else None
     return Samples(values[:, :, 2::-1], 16, alpha, significant=significant)

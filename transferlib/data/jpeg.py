@@ -77,11 +77,14 @@ def _has_hole(data: bytes, scan: _Scan) -> bool:
     hole = data.find(_HOLE, scan.start, scan.end)
     if hole < 0:
         return False
+    is_last = data.startswith(bytes([0xFF, _END]), scan.end)
+    if is_last and not _is_waiting(data[:hole] + 2 * _AHEAD):  # an encoder may leave anything behind the picture
+        return False
     markers = bytes(marker for marker, _ in scan.restarts)
     if not (_RESTARTS * (len(markers) // len(_RESTARTS) + 1)).startswith(markers):
         return True
     end = next((place for _, place in scan.restarts if place > hole), scan.end)
-    last = len(data[:end].rstrip(b"\0\xff")) - _LAST  # an encoder may have filled up the file
+    last = len(data[:end].rstrip(b"\0\xff")) - _LAST
     is_early = hole + len(_HOLE) < last and not _is_waiting(data[:last])
     return is_early or _is_waiting(data[:end] + 2 * _AHEAD)
 

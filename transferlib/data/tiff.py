@@ -19,7 +19,7 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image, TiffImagePlugin
 
-from transferlib.data.depth import Samples
+from transferlib.data.depth import Samples, UnsupportedImageError
 from transferlib.data.depth_scale import CONTAINERS, Range
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, SEPARATED, YCBCR, LAB = 0, 1, 2, 3, 5, 6, 8
@@ -99,7 +99,7 @@ class TiffTags:
 
     def __str__(self) -> str:
         bits = "/".join(map(str, dict.fromkeys(self.bits)))
-        kind = {1: "", 2: " signed", 3: " float"}.get(self.formats[0] if self.formats else 1, " odd")
+        kind = {1: "", 2: " signed", 3: " float", 6: " complex"}.get(self.formats[0] if self.formats else 1, " odd")
         planes = ", in planes" if self.is_planar and self.samples > 1 else ""
         extra = f", extra samples {list(self.extra)}" if self.extra else ""
         return (
@@ -152,20 +152,26 @@ def read_tiff(data: bytes, tags: TiffTags) -> tuple[Samples, bool]:
         The numbers, and whether they are turned as they are to be seen already.
 
     Raises:
-        ValueError: No reader reads this kind right, or values are not finite.
+        UnsupportedImageError: No reader reads this kind right, or values are not finite.
+        Exception: Of many types, where the file is broken.
     """
-    values, is_turned = _values(data, tags)
+    try:
+        values, is_turned = _values(data, tags)
+    except Exception:
+        if tags.compression in TiffImagePlugin.COMPRESSION_INFO:
+            raise
+        raise _unread(tags) from None
     num_colours = _COLOURS if tags.samples >= _COLOURS else 1
     is_known = tags.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) and (
         tags.samples <= 4 or tags.photometric == RGB
     )
     if not is_known or len(set(tags.bits)) != 1 or values.dtype.kind not in "uif":
-        raise ValueError(f"a {tags} is no picture that can be read; save it as 8- or 16-bit RGB or grey")
+        raise UnsupportedImageError(f"a {tags} is no picture that can be read; save it as 8- or 16-bit RGB or grey")
     colours, bits = values[:, :, :num_colours], tags.bits[0]
     is_inverted = tags.photometric == WHITE_IS_ZERO
     if is_inverted:
         if values.dtype.kind != "u":
-            raise ValueError(f"a {tags} is no picture that can be read; save it with black as zero")
+            raise UnsupportedImageError(f"a {tags} is no picture that can be read; save it with black as zero")
         colours = values.dtype.type(2**bits - 1) - colours
     alpha = None
     if tags.alpha and tags.samples > num_colours:
@@ -183,9 +189,13 @@ def read_tiff(data: bytes, tags: TiffTags) -> tuple[Samples, bool]:
     return samples, is_turned
 
 
+def _unread(tags: TiffTags) -> UnsupportedImageError:
+    return UnsupportedImageError(f"a {tags} is not read under this compression; save it uncompressed or deflated")
+
+
 def _values(data: bytes, tags: TiffTags) -> tuple[npt.NDArray[Any], bool]:
     """Return the numbers as they are stored, [H, W, samples], and whether they are turned already."""
-    if tags.is_plain_deep:
+    if tags.is_plain_deep and tags.compression in TiffImagePlugin.COMPRESSION_INFO:
         found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if found is None:
             raise ValueError("its pixels cannot be read")
@@ -194,12 +204,13 @@ def _values(data: bytes, tags: TiffTags) -> tuple[npt.NDArray[Any], bool]:
         page = file.pages[0]
         try:
             stored = page.asarray()
-        except (ValueError, NotImplementedError) as error:
-            if "imagecodecs" not in str(error):
+        except (ValueError, NotImplementedError, ImportError) as error:
+            is_codec = isinstance(error, ImportError) or "imagecodecs" in str(error) or "not supported" in str(error)
+            if not is_codec:
                 raise
             if tags.samples == 1 and tags.photometric == BLACK_IS_ZERO:
                 return _pillows_grey(data, tags), True
-            raise ValueError(f"a {tags} is not read under this compression; save it uncompressed or deflated") from None
+            raise _unread(tags) from None
     if stored.dtype.kind == "b":
         stored = stored.astype(np.uint8)
     if tags.samples == 1:
@@ -213,7 +224,7 @@ def _pillows_grey(data: bytes, tags: TiffTags) -> npt.NDArray[Any]:
     """Return deep grey values under a compression that only libtiff reads, [H, W, 1], turned."""
     with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
         if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-            raise ValueError(f"a {tags} is not read under this compression; save it uncompressed or deflated")
+            raise _unread(tags)
         return np.asarray(image)[:, :, None]
 
 
