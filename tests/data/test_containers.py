@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from transferlib.data.containers import png_picture
-from transferlib.data.decode import Limits, decode_image
+from transferlib.data.decode import BadImageError, Limits, decode_image
 
 LIMITS = Limits(10**6, 10**8)
 COLOUR_TYPES = {0: 1, 2: 3, 4: 2, 6: 4}
@@ -125,3 +125,48 @@ def test_a_png_that_is_cut_off_stays_as_it_is() -> None:
     for length in range(8, len(file.getvalue())):
         cut = file.getvalue()[:length]
         assert png_picture(cut) == cut
+
+
+def shallow_png(stored: bytes, width: int, height: int, depth: int, colour_type: int, *extra: bytes) -> bytes:
+    """Return a PNG of rows as they are stored, each behind its filter's byte."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), *extra, chunk(b"IDAT", zlib.compress(stored)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(("depth", "clear"), [(2, 1), (4, 5), (8, 85)])
+def test_a_grey_that_is_called_transparent_is_white_at_any_depth(depth: int, clear: int) -> None:
+    values = {2: b"\0\x1b", 4: b"\0\x05\xaf", 8: bytes((0, 0, 85, 170, 255))}[depth]
+    data = shallow_png(values, 4, 1, depth, 0, chunk(b"tRNS", struct.pack(">H", clear)))
+    assert seen(data)[0, :, 0].tolist() == [0, 255, 170, 255]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 31, 63])
+@pytest.mark.parametrize("colour_type", [0, 2, 4, 6])
+def test_rows_that_are_missing_are_told_though_the_file_ends_well(rows: int, colour_type: int) -> None:
+    row = b"\0" + bytes(range(64)) * COLOUR_TYPES[colour_type]
+    seen(shallow_png(row * 64, 64, 64, 8, colour_type))
+    with pytest.raises(BadImageError, match=f"truncated: {rows} of 64 rows"):
+        seen(shallow_png(row * rows, 64, 64, 8, colour_type))
+
+
+def test_any_flipped_bit_of_a_picture_is_told() -> None:
+    slope = np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(slope).save(buffer, "PNG")
+    whole = buffer.getvalue()
+    wanted = seen(whole)
+    for place in range(8 * 8, 8 * len(whole), 7):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        try:
+            found = seen(bytes(flipped))
+        except BadImageError:
+            continue
+        assert np.array_equal(found, wanted), place
+
+
+@pytest.mark.parametrize("kind", [b"gAMA", b"cHRM", b"pHYs", b"tIME", b"bKGD"])
+def test_hints_that_are_broken_keep_no_picture_out(kind: bytes) -> None:
+    broken = chunk(kind, b"\1\2\3\4")[:-4] + b"none"
+    assert seen(shallow_png(b"\0\x80", 1, 1, 8, 0, broken)).tolist() == [[[128, 128, 128]]]

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterator
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
-_LEFT_OUT = (b"acTL", b"fcTL", b"fdAT", b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-"""Further frames, texts and profiles: nothing of the picture as we read it."""
+_LEFT_OUT = frozenset(
+    {
+        *(b"acTL", b"fcTL", b"fdAT", b"tEXt", b"zTXt", b"iTXt", b"iCCP"),
+        *(b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"tIME", b"hIST", b"sPLT", b"bKGD"),
+    }
+)
+"""Further frames, texts, profiles and hints: nothing of the picture as we read it."""
+_PICTURE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT"})
 _TURNS = (b"XML:com.adobe.xmp\0\0", b"Raw profile type exif\0")
 """Texts that may say how the picture is turned: XMP that is not compressed, and EXIF as ImageMagick writes it."""
 _LONGEST_TURN = 1 << 20
 """Bytes of such a chunk; Pillow takes a megabyte."""
+_INFLATED_AT_ONCE = 1 << 20
 _COLOUR_TYPE = 25
 """Where a PNG says it: after width, height and depth."""
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""By colour type."""
 _DEEP_BITS = 16
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
@@ -55,6 +66,47 @@ def png_significant_bits(data: bytes) -> int:
         if kind == b"IDAT":
             break
     return 0
+
+
+def png_grey_step(data: bytes) -> int:
+    """Return what a PNG's stored grey is multiplied by in 8 bits, 1 for other pictures.
+
+    Args:
+        data: A whole file.
+    """
+    depth, colour_type = data[_COLOUR_TYPE - 1 : _COLOUR_TYPE + 1] if len(data) > _COLOUR_TYPE else (8, 0)
+    return 255 // (2**depth - 1) if colour_type == 0 and depth in (2, 4) else 1
+
+
+def png_problem(data: bytes) -> str:
+    """Return what is wrong with a PNG that readers show all the same; empty: nothing, or what they tell themselves.
+
+    They look at no checksum of the picture, and rows that are missing where the stream ends well stay black.
+
+    Args:
+        data: A whole file.
+
+    Source: PNG specification (third edition), 5.3 and 7.2.
+    """
+    needed = seen = row = 0
+    stream = zlib.decompressobj()
+    for kind, start, end in _chunks(data):
+        if kind in _PICTURE and zlib.crc32(data[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            return f"broken: the checksum of its {kind.decode()} chunk does not fit"
+        if kind == b"IHDR" and end - start == 25:
+            width, height, depth, colour_type, _, _, interlace = struct.unpack(">IIBBBBB", data[start + 8 : end - 4])
+            row = 1 + (width * _CHANNELS.get(colour_type, 0) * depth + 7) // 8
+            needed = 0 if interlace else height * row
+        rest = data[start + 8 : end - 4] if kind == b"IDAT" else b""
+        while rest and seen < needed and not stream.eof:
+            try:
+                seen += len(stream.decompress(rest, _INFLATED_AT_ONCE))
+            except zlib.error:
+                return ""
+            rest = stream.unconsumed_tail
+        if kind == b"IEND" and seen < needed:
+            return f"truncated: {seen // row} of {needed // row} rows"
+    return ""
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

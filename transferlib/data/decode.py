@@ -22,7 +22,15 @@ import PIL
 import tifffile
 from PIL import Image, ImageFile
 
-from transferlib.data.containers import PNG_START, is_heif, jpeg2000_bits, png_picture, png_significant_bits
+from transferlib.data.containers import (
+    PNG_START,
+    is_heif,
+    jpeg2000_bits,
+    png_grey_step,
+    png_picture,
+    png_problem,
+    png_significant_bits,
+)
 from transferlib.data.depth import Samples, UnsupportedImageError, has_deep_colour, read_deep
 from transferlib.data.depth_scale import DepthFacts, DepthScale
 from transferlib.data.jpeg import load_jpeg
@@ -39,7 +47,7 @@ def decoder_version() -> str:
     """Return a name that changes whenever the same bytes could give other pixels, or be read and not refused."""
     readers = {"pillow": PIL.__version__, "opencv": cv2.__version__, "tifffile": tifffile.__version__}
     more = {"heif": _version("pi-heif"), "imagecodecs": _version("imagecodecs")}  # may be installed beside them
-    return "-".join(["4", *(f"{name}{number}" for name, number in (readers | more).items() if number)])
+    return "-".join(["5", *(f"{name}{number}" for name, number in (readers | more).items() if number)])
 
 
 def _version(name: str) -> str:
@@ -141,6 +149,8 @@ def decode_image(data: bytes, *, short_side: int | None, limits: Limits, scale: 
         mode = image.mode if image is not None else ""
         stored = _stored_size(image, data)
         check_size(*stored, limits)
+        if data.startswith(PNG_START) and (problem := png_problem(data)):
+            raise BadImageError(problem, *stored)
         try:
             pixels, orientation, depth = _pixels(image, data, stored, short_side, scale)
         # The content is untrusted and Pillow's decoders raise a dozen types on it: whatever one bad file raises must
@@ -268,6 +278,8 @@ def _decoded(image: ImageFile.ImageFile, data: bytes) -> Image.Image | Samples:
         return read_deep(data, png_significant_bits(data))
     if image.mode.startswith(("I", "F")):
         return _deep_grey(image, data)
+    if image.format == "PNG" and image.mode == "L" and isinstance(clear := image.info.get("transparency"), int):
+        image.info["transparency"] = clear * png_grey_step(data)  # Pillow compares what is stored with what it widened
     if image.has_transparency_data:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
