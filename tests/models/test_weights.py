@@ -70,6 +70,17 @@ class TestPth:
         assert torch.equal(source.state["conv1.weight"], half["conv1.weight"].float())
         assert any("float16 were converted" in note for note in source.notes)
 
+    @pytest.mark.parametrize("prefix", ["encoder_q.", "net.body."])
+    def test_a_prefix_that_is_not_known_is_named(
+        self, state: State, load: Callable[[object], SourceWeights], prefix: str
+    ) -> None:
+        with pytest.raises(WeightsError) as error:
+            load({prefix + key: tensor for key, tensor in state.items()})
+        assert f"there instead (122): {prefix}" in str(error.value)
+        assert f"What is missing is there under {prefix!r}: save the state dict without that prefix." in str(
+            error.value
+        )
+
     def test_missing_head_is_no_matter_and_said(self, state: State, load: Callable[[object], SourceWeights]) -> None:
         source = load({key: t for key, t in state.items() if not is_head_key(key, ARCHITECTURE)})
         assert same_backbone(source, state)

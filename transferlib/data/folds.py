@@ -123,7 +123,8 @@ class Folds(NamedTuple):
             if number < self.num:
                 problems.append(
                     f"Class {label!r} has {number} separate image{'s' if number != 1 else ''} (copies and groups count "
-                    f"as one); --folds {self.num} needs {self.num} of each class. Use fewer folds, or add images."
+                    "as one, near duplicates too, but not under --near-duplicates tell); "
+                    f"--folds {self.num} needs {self.num} of each class. Use fewer folds, or add images."
                 )
             else:
                 problems.append(

@@ -122,6 +122,8 @@ def read_tags(data: bytes) -> TiffTags:
     directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if is_big else 8))
     file.seek(directory.next)
     directory.load(file)
+    if not {256, 257} <= set(directory):
+        raise ValueError("its header names no width and height")
     samples = int(directory.get(277, 1))
     return TiffTags(
         width=int(directory[256]),

@@ -73,8 +73,21 @@ def _mismatches(
         for key in backbone
         if key in given and not _fits(given[key], expected[key])
     ]
-    named = (("missing", missing), ("unexpected", unexpected), ("of another shape or type", mis_shaped))
-    return [f"{name} ({len(keys)}): {_listed(keys)}" for name, keys in named if keys]
+    named = (
+        ("missing", missing),
+        ("there instead", beside if missing else ()),
+        ("unexpected", unexpected),
+        ("of another shape or type", mis_shaped),
+    )
+    prefix = _prefix(missing, given)
+    hint = [f"What is missing is there under {prefix!r}: save the state dict without that prefix."] if prefix else []
+    return [*(f"{name} ({len(keys)}): {_listed(keys)}" for name, keys in named if keys), *hint]
+
+
+def _prefix(missing: Sequence[str], given: Mapping[str, Tensor]) -> str:
+    """Return the words before every missing name under which it is there; empty where there are none."""
+    found = (key.removesuffix(missing[0]) for key in given if missing and key.endswith(f".{missing[0]}"))
+    return next((prefix for prefix in found if all(prefix + key in given for key in missing)), "")
 
 
 def _fits(given: Tensor, expected: Tensor) -> bool:
