@@ -244,15 +244,15 @@ def test_deep_images_come_out_the_same_from_any_number_of_tasks(tmp_path: Path, 
     listing = list_images(str(tmp_path / "photos"))
     uris, limits = [entry.uri for entry in listing.entries], Limits(10_000, 10_000)
     pixels, hashes = [], []
-    for name, cpus in (("one", 1.0), ("two", 2.0)):
+    for name, lanes in (("one", 1), ("two", 2)):
         cache = DecodedCache(tmp_path / name, 12, limits) if keep else None
-        facts = ingest_images(cache, uris, limits, cpus)
+        facts = ingest_images(cache, uris, limits, lanes)
         manifest = Manifest.build(listing, facts, DataSpec(path=listing.root))
         assert manifest.scale == DepthScale(whole=(0.0, 4095.0))
         if cache is not None:
             cache = replace(cache, scale=manifest.scale)
             assert cache.known(uris) == [None] * len(uris)
-            assert ingest_images(cache, uris, limits, cpus) == facts
+            assert ingest_images(cache, uris, limits, lanes) == facts
             assert cache.known(uris) == facts
         manifest.save(tmp_path / f"{name}.parquet")
         hashes.append(manifest.sha256())
