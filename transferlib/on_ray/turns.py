@@ -70,8 +70,12 @@ class Occupancy:
     @property
     def waits_unseen(self) -> bool:
         """Say whether this job has reserved nothing and other jobs hold every CPU: it waits for one to read images."""
-        nothing = not self.waiting and not self.holds_some
-        return nothing and self._offered("CPU") - sum(self._taken("CPU").values()) < 1.0
+        return not self.waiting and not self.holds_some and self.is_full
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether other jobs have reserved every CPU."""
+        return self._offered("CPU") - sum(self._taken("CPU").values()) < 1.0
 
     def earlier(self, *, uses_gpu: bool) -> Reservation | None:
         """Return what a job that came before this one waits for and this one could leave to it; None: nothing.
@@ -189,13 +193,13 @@ class Turns:
     def _show_that_it_waits(self, occupancy: Occupancy) -> None:
         """Ask for a CPU where the tasks that read images wait for one: a reservation is what later jobs leave room for.
 
-        It goes once it has its place, which one of those tasks takes then.
+        It goes once there is a place: one of those tasks takes it.
         """
         from ray.util import placement_group, remove_placement_group
 
         if self._ticket is None and occupancy.waits_unseen:
             self._ticket = placement_group([{"CPU": 1.0}])
-        elif self._ticket is not None and occupancy.holds_some:
+        elif self._ticket is not None and (occupancy.holds_some or not occupancy.is_full):
             remove_placement_group(self._ticket)
             self._ticket = None
 
