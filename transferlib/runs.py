@@ -31,11 +31,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, TypeVar
 
 from transferlib.errors import DamagedFileError, RunFolderError
 from transferlib.records import TrialResult
 from transferlib.words import without_escapes
+
+T = TypeVar("T")
 
 PARENT_VARIABLE = "TRANSFERLIB_PARENT_PID"
 """Environment variable that tells a job whose death ends it."""
@@ -94,6 +96,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def has_content(path: Path) -> bool:
+    """Say whether a file is there and holds something: a power cut may leave an empty one."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name, by rename: a hard link where the disk has them, so that it takes no space.
 
@@ -127,7 +134,16 @@ CURES = {
     "plan.json": "Without it nothing can go on; bring it back from a copy, or start a new run.",
     "prepared.json": "Without it nothing can go on; bring it back from a copy, or start a new run.",
     "job.json": "Remove it if the run's job is on this machine; else bring it back from a copy.",
-    "leaderboard.json": "Remove it: `--resume` writes it again.",
+    "choice.json": "Remove it: `--resume` makes it again from what the trials left.",
+    "leaderboard.json": "Remove it: `--resume` writes it again; nothing is trained again.",
+    "spec.yaml": "Without it nothing can go on; bring it back from a copy, or start a new run.",
+    "manifest.parquet": "Bring it back from a copy: once trials were trained, no other can take its place.",
+    "metrics.csv": "Remove it: the report then lacks this trial's curves.",
+    "metrics.jsonl": "Remove it: `--resume` writes it again from what the trials left.",
+    "environment.json": "Remove it: the report then does not say what the run was made with.",
+    "augmentation.png": "Remove it: `--resume` draws it again.",
+    "job.log": "Remove it: it only says what the job did.",
+    "messages.txt": "Remove it: it only says what the job told.",
     "test_readings.json": "Remove it: the verdict then does not say how often the test set was read.",
 }
 """What to do about a damaged file, by its name."""
@@ -142,18 +158,43 @@ def reading(path: Path) -> Iterator[None]:
 
     Raises:
         FileNotFoundError: There is none.
-        DamagedFileError: It is not what was written.
+        DamagedFileError: It is not what was written, or the system does not give it: its cause then is an OSError.
     """
     try:
         yield
-    except DamagedFileError:
+    except (DamagedFileError, FileNotFoundError):
         raise
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except OSError as error:
+        what = "damaged: a folder is in its place" if path.is_dir() else f"not to be read: {error.strerror or error}"
+        raise DamagedFileError(f"{path} is {what}. {cure_of(path)}") from error
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
         is_empty = path.is_file() and path.stat().st_size == 0
-        what = "it is empty" if is_empty else " ".join(str(error).split())[:120] or type(error).__name__
-        raise DamagedFileError(
-            f"{path} is damaged: {what}. {CURES.get(path.name, 'Bring it back from a copy.')}"
-        ) from None
+        is_deep = isinstance(error, RecursionError)
+        text = "its brackets go too deep" if is_deep else " ".join(str(error).split())[:120]
+        what = "it is empty" if is_empty else text or type(error).__name__
+        raise DamagedFileError(f"{path} is damaged: {what}. {cure_of(path)}") from None
+
+
+def cure_of(path: Path) -> str:
+    """Return what to do about a file of a run that cannot be read."""
+    return CURES.get(path.name, "Bring it back from a copy.")
+
+
+def checked(value: Any, kind: type[T] | tuple[type[T], ...], name: str) -> T:
+    """Return a value read from JSON where it is of the kind that it should be; call it in `reading`.
+
+    Args:
+        value: As it was read.
+        kind: One type or several; a bool is no number.
+        name: What to call it.
+
+    Raises:
+        TypeError: It is of another.
+    """
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise TypeError(f"{name} is {json.dumps(value)[:40]}, not {' or '.join(each.__name__ for each in kinds)}")
+    return value
 
 
 def read_json(path: Path) -> Any:
@@ -227,6 +268,18 @@ class TrialFolder:
             for name, sha256 in files.items()
             if (self.path / name).is_file() and file_sha256(self.path / name) != sha256
         ]
+
+    def lost_files(self, *, has_model: bool = True) -> list[Path]:
+        """Return the files that a trial that is done leaves and that are not here, or are empty.
+
+        Args:
+            has_model: Whether its model is kept.
+        """
+        result = self.read_result()
+        if result is None or result.state != "done":
+            return []
+        left = (self.predictions("val"), *((self.best,) if has_model else ()))
+        return [path for path in left if not has_content(path)]
 
     def read_result(self) -> TrialResult | None:
         """Return how the trial ended, or None while it has not.

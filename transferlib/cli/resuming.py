@@ -8,7 +8,8 @@ from pathlib import Path
 from transferlib.addresses import HERE
 from transferlib.cli.attending import follow_job, leave_id, print_result, say, start_job, target_of
 from transferlib.cli.gate import gate
-from transferlib.cli.outcome import is_to_be_written_anew, shown
+from transferlib.cli.missing import missing_files
+from transferlib.cli.outcome import shown
 from transferlib.cli.request import Request
 from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.run_state import RunState, read_state
@@ -20,7 +21,7 @@ from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder, read_json
 from transferlib.spec import JobSpec
 from transferlib.submissions import Submission
-from transferlib.words import count
+from transferlib.words import count, first_of
 
 
 def resume_run(request: Request) -> int:
@@ -47,10 +48,17 @@ def resume_run(request: Request) -> int:
     if spec.verb != request.verb:
         raise UsageError(f"{run.run_id} is a run of submit {spec.verb}. Use: submit {spec.verb} --resume {run.run_id}")
     status = read_json(run.status) or {}
-    if status.get("state") == "done" and not is_to_be_written_anew(run):
+    missing = missing_files(run, plan, spec) if status.get("state") == "done" else []
+    if status.get("state") == "done" and not missing:
         say(f"Run {run.run_id} is done already.")
         print_result(request, run, status.get("exit_code", 0))
         return gate(run, request.fail_under, int(status.get("exit_code", 0)))
+    if missing:
+        names = "\n".join(f"  {name}" for name in first_of(missing, "files"))
+        say(
+            f"Run {run.run_id} is done, but this is missing, damaged or of an older version, and is made again:"
+            f"\n{names}"
+        )
     request = _as_before(request, run, submission)
     # A job that has said how it ended changes nothing more, though Ray may show its process for a while yet.
     has_ended = before.is_over and before.is_certain
