@@ -114,6 +114,19 @@ def test_a_model_that_is_not_what_its_trial_wrote_is_made_again(call: Call, work
     assert "\n  model/model.safetensors\n" in again.err
 
 
+@pytest.mark.parametrize("what", ["missing", "empty"])
+def test_a_result_whose_model_is_gone_says_so_and_how_to_get_it_back(what: str, call: Call, work: Path) -> None:
+    call("compare", *SMALL)
+    run = only_run(work)
+    assert json.loads(call("result", "@last", "--json").out)["model"] == str(run.model)
+    run.model.unlink() if what == "missing" else run.model.write_bytes(b"")
+    answer = call("result", "@last")
+    assert f"model.safetensors is {what}. `submit compare --resume {run.run_id}` makes it again." in answer.out
+    plain = json.loads(call("result", "@last", "--json").out)
+    assert plain["model"] is None
+    assert what in plain["damaged"][0]
+
+
 def test_run_is_resumed_by_its_own_verb_only(call: Call) -> None:
     call("compare", *SMALL, job="dying")
     answer = call("train", "--resume", "@last")

@@ -15,7 +15,7 @@ from transferlib.errors import RunFolderError, UsageError
 from transferlib.names import EDGE_NOTE, FEWEST_RATES, LOWER_IS_BETTER, METRIC_WORDS, NO_VALUE, TWO_RATES_NOTE
 from transferlib.planning.plan import Plan
 from transferlib.records import TrialKey, TrialResult
-from transferlib.runs import RunFolder, read_json
+from transferlib.runs import RunFolder, has_content, read_json
 from transferlib.spec import JobSpec
 from transferlib.submissions import Submission
 from transferlib.words import count, duration
@@ -69,7 +69,10 @@ def result_lines(run: RunFolder, width: int) -> Iterator[str]:
     if (model := leaderboard["model"]) is not None:
         yield from _model_lines(run, leaderboard, model, width)
     for label, path in (("Report", run.report), ("Predictions", run.predictions)):
-        yield f"{label:<{LABEL_WIDTH}}{_place(run, path)}"
+        place = _place(run, path)
+        is_lost = place == shown(path) and not has_content(path)
+        lost = f" is missing. `submit {run.verb} --resume {run.run_id}` makes it again." if is_lost else ""
+        yield f"{label:<{LABEL_WIDTH}}{place}{lost}"
 
 
 def saved_leaderboard(run: RunFolder) -> dict[str, Any] | None:
@@ -136,9 +139,24 @@ def model_place(run: RunFolder, *, is_over: bool = False) -> str | None:
     """
     if (leaderboard := saved_leaderboard(run)) is not None:
         model = leaderboard.get("model")
-        return None if model is None else _place(run, run.path / model["path"], is_absolute=True)
+        if model is None or lost_model(run):
+            return None
+        return _place(run, run.path / model["path"], is_absolute=True)
     best = best_finished(run) if is_over else None
     return None if best is None else _place(run, run.trial(best.trial_id).best, is_absolute=True)
+
+
+def lost_model(run: RunFolder) -> str:
+    """Return what to say where a run that has a result hands over a model that is not there; empty where it is."""
+    model = (saved_leaderboard(run) or {}).get("model")
+    submission = Submission.load(run)
+    if model is None or (submission is not None and submission.storage is not None):
+        return ""
+    path = run.path / model["path"]
+    if has_content(path):
+        return ""
+    what = "is empty" if path.is_file() else "is missing"
+    return f"{shown(path)} {what}. `submit {run.verb} --resume {run.run_id}` makes it again."
 
 
 def best_finished(run: RunFolder) -> TrialResult | None:
@@ -162,7 +180,7 @@ def model_text(run: RunFolder) -> str | None:
 def _model_lines(run: RunFolder, leaderboard: Mapping[str, Any], model: Mapping[str, Any], width: int) -> Iterator[str]:
     """Yield the model handed over, and what its figure is to be held against."""
     name = METRIC_WORDS[leaderboard["metric"]]
-    yield f"{'Model':<{LABEL_WIDTH}}{_place(run, run.path / model['path'])}"
+    yield f"{'Model':<{LABEL_WIDTH}}{lost_model(run) or _place(run, run.path / model['path'])}"
     test, chance = model["test"], leaderboard["chance"]
     text = f"{model['arm']}, {training_words(model)}: best on validation of all ({name} {model['val']:.3f})"
     if test is not None:

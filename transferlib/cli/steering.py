@@ -12,6 +12,7 @@ from typing import Any
 from transferlib.cli.following import Follower, LineReader, Snapshot, TrialRow
 from transferlib.cli.outcome import (
     best_finished,
+    lost_model,
     model_place,
     model_text,
     partial_lines,
@@ -73,6 +74,7 @@ def state_json(run: RunFolder, state: RunState) -> dict[str, Any]:
         training = [] if state.is_over else [_place(row) for row in _running(snapshot)]
     try:
         model = model_place(run, is_over=state.is_over)
+        problems = (*problems, *filter(None, [lost_model(run)]))
     except DamagedFileError as error:
         model, problems = None, (*problems, str(error))
     return {

@@ -39,8 +39,9 @@ from transferlib.data.manifest import Manifest
 from transferlib.errors import RunFolderError, TransferlibError
 from transferlib.evaluation.predictions import Predictions, Source, read_predictions
 from transferlib.names import LOWER_IS_BETTER, SPLITS
-from transferlib.runs import RunFolder, read_json
+from transferlib.runs import RunFolder, file_sha256, has_content, read_json
 from transferlib.spec import JobSpec
+from transferlib.submissions import Submission
 
 Plain = Mapping[str, Any]
 CheckReport = Callable[[RunFolder, Verification], None]
@@ -298,11 +299,22 @@ def _number(cell: str) -> Any:
 
 
 def _check_model(run: RunFolder, choice: Choice, verification: Verification) -> None:
-    """Hold the model handed over against the trial's own, where both are here; they are one file as a rule."""
-    if choice.model is None:
+    """Hold the model handed over against the trial's own and the sha256 that it left; of a run in a storage, neither.
+
+    They are one file as a rule.
+    """
+    submission = Submission.load(run)
+    if choice.model is None or (submission is not None and submission.storage is not None):
         return
-    best = run.trial(choice.model.trial_id).best
-    if not (run.model.exists() and best.exists()) or run.model.samefile(best):
+    if not has_content(run.model):
+        again = f"`submit {run.verb} --resume {run.run_id}` makes it again"
+        verification.add(RunFolder.MODEL, f"is {'empty' if run.model.is_file() else 'missing'}; {again}")
         return
-    if not filecmp.cmp(run.model, best, shallow=False):
-        verification.add(RunFolder.MODEL, f"is not the model of {choice.model.trial_id}, which is best on validation")
+    folder = run.trial(choice.model.trial_id)
+    result = folder.read_result()
+    recorded = "" if result is None else result.files.get(folder.best.name, "")
+    is_other = bool(recorded) and file_sha256(run.model) != recorded
+    if folder.best.is_file() and not run.model.samefile(folder.best):
+        is_other = is_other or not filecmp.cmp(run.model, folder.best, shallow=False)
+    if is_other:
+        verification.add(RunFolder.MODEL, f"is not the model of {folder.path.name}, which is best on validation")
