@@ -96,6 +96,26 @@ def test_a_run_whose_manifest_and_a_photo_are_gone_does_not_go_on(job: Job) -> N
     assert not job.run.manifest.exists()
 
 
+@pytest.mark.parametrize("left", ["result.json", "last/e0001-s000000/MANIFEST.json"])
+def test_a_run_that_trained_and_lost_all_record_of_its_images_does_not_go_on(job: Job, left: str) -> None:
+    """The images of that day became its record, whatever they were."""
+    trial = job.run.trial("resnet18-full-s0-c0")
+    (trial.path / left).parent.mkdir(parents=True)
+    (trial.path / left).write_text("{}")
+    with pytest.raises(
+        RunFolderError, match=r"manifest\.parquet and prepared\.json .* are gone, .* 1 trial began with \(resnet18"
+    ):
+        job()
+    assert not job.run.manifest.exists()
+
+
+def test_a_run_whose_trials_have_not_begun_makes_its_record_again(job: Job) -> None:
+    (job.run.trial("resnet18-full-s0-c0").path / "last").mkdir(parents=True)
+    first = job()
+    job.run.manifest.unlink()
+    assert job().sha256() == first.sha256()
+
+
 def deep_facts(brightest: int) -> list[ImageFacts]:
     depth = Samples(np.full((8, 8, 1), brightest, np.uint16), 16).facts.to_text()
     return [replace(fact, depth=depth) for fact in facts_of(LISTING)]
