@@ -31,13 +31,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, ClassVar, TypeVar
+from types import NoneType
+from typing import IO, Any, ClassVar
 
 from transferlib.errors import DamagedFileError, RunFolderError
-from transferlib.records import TrialResult
+from transferlib.records import TrialResult, checked
 from transferlib.words import without_escapes
-
-T = TypeVar("T")
 
 PARENT_VARIABLE = "TRANSFERLIB_PARENT_PID"
 """Environment variable that tells a job whose death ends it."""
@@ -45,6 +44,10 @@ STORAGE_VARIABLE = "TRANSFERLIB_STORAGE"
 """Environment variable that tells a job on a cluster where run folders are: a folder that all nodes see, or a URI."""
 ENDED = ("done", "failed", "stopped")
 """States of `status.json` after which a job changes nothing more."""
+STATES = ("preparing", "running", "evaluating", *ENDED)
+MOST_CODE = 255
+LAST_S = 1e11
+"""No Unix time of ours comes after this; the calendar of the system ends later."""
 LOOK_S = 1.0
 """How long a lock may be held by somebody who only looks, seconds."""
 RUN_ID = re.compile(r"\d{8}-\d{6}-(compare|train)-[0-9a-f]{4}")
@@ -178,23 +181,6 @@ def reading(path: Path) -> Iterator[None]:
 def cure_of(path: Path) -> str:
     """Return what to do about a file of a run that cannot be read."""
     return CURES.get(path.name, "Bring it back from a copy.")
-
-
-def checked(value: Any, kind: type[T] | tuple[type[T], ...], name: str) -> T:
-    """Return a value read from JSON where it is of the kind that it should be; call it in `reading`.
-
-    Args:
-        value: As it was read.
-        kind: One type or several; a bool is no number.
-        name: What to call it.
-
-    Raises:
-        TypeError: It is of another.
-    """
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise TypeError(f"{name} is {json.dumps(value)[:40]}, not {' or '.join(each.__name__ for each in kinds)}")
-    return value
 
 
 def read_json(path: Path) -> Any:
@@ -435,6 +421,27 @@ class RunFolder:
                 file.write(json.dumps(status) + "\n")
                 file.truncate()
 
+    def read_status(self) -> dict[str, Any] | None:
+        """Return `status.json`; None where there is none.
+
+        Raises:
+            DamagedFileError: It is not what `set_status` wrote.
+        """
+        status = read_object(self.status)
+        if status is None:
+            return None
+        with reading(self.status):
+            if checked(status.get("state"), str, "state") not in STATES:
+                raise ValueError(f"state is {status['state']!r}, not one of {', '.join(STATES)}")
+            for name in ("message", "error"):
+                checked(status.get(name, ""), str, name)
+            code = checked(status.get("exit_code"), (int, NoneType), "exit_code")
+            if code is not None and not -MOST_CODE <= code <= MOST_CODE:
+                raise ValueError(f"exit_code is {code:g}, which no process ends with")
+            if not 0 <= checked(status.get("updated_at", 0.0), (int, float), "updated_at") < LAST_S:
+                raise ValueError(f"updated_at is {status['updated_at']:g}, which is no time")
+        return status
+
     def append_metrics(self, rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> None:
         """Append rows to `metrics.jsonl`; only the holder of the lock may."""
         with open(self.metrics, "a", encoding="utf-8") as file:
@@ -458,14 +465,30 @@ class RunFolder:
             file.truncate()
             file.write(f"{os.getpid()}\n")
             file.flush()
-            yield
+            try:
+                yield
+            finally:
+                file.truncate(0)  # who is killed leaves its name: see `was_left_by_a_dead_process`
+
+    def was_left_by_a_dead_process(self) -> bool:
+        """Return whether whoever held the run last was killed while it did, and nobody holds it now."""
+        try:
+            holder = int((self.path / "lock").read_text())
+            if self.is_locked():
+                return False
+            os.kill(holder, 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, ValueError, OverflowError):
+            return False
+        return False
 
     def is_locked(self) -> bool:
         """Return whether a job holds the run."""
         try:
             with open(self.path / "lock", encoding="utf-8") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return False
         except OSError:
             return True

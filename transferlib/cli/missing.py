@@ -33,6 +33,29 @@ def missing_files(run: RunFolder, plan: Plan, spec: JobSpec) -> list[str]:
     return [path.relative_to(run.path).as_posix() for path in found]
 
 
+def refuse_folders(run: RunFolder, plan: Plan) -> None:
+    """Refuse to go on with a run where a folder has the name of a file: nothing could be written there.
+
+    Args:
+        run: Its folder.
+        plan: Its plan.
+
+    Raises:
+        RunFolderError: There is one.
+    """
+    files = [run.status, run.metrics, run.job_log, run.log / "messages.txt", run.model, run.path / "test_readings.json"]
+    files += [run.manifest, run.prepared, run.environment, run.choice, run.predictions, run.report, run.mosaic]
+    files += [run.leaderboard(suffix) for suffix in ("json", "csv", "md")]
+    for trial in plan.trials:
+        folder = run.trial(trial.trial_id)
+        files += [folder.spec, folder.progress, folder.metrics, folder.result, folder.best]
+        files += [folder.predictions("val"), folder.predictions("test")]
+    if found := [path.relative_to(run.path).as_posix() for path in files if path.is_dir()]:
+        raise RunFolderError(
+            f"Run {run.run_id} cannot go on: {', '.join(found)} should be a file, and is a folder. Remove it."
+        )
+
+
 def _missing(run: RunFolder, plan: Plan, *, keeps_all: bool) -> Iterator[Path]:
     if is_to_be_written_anew(run):
         yield run.leaderboard("json")

@@ -21,7 +21,7 @@ import numpy as np
 
 from transferlib.comparison import tables
 from transferlib.comparison.choose import SCHEMA as CHOICE_SCHEMA
-from transferlib.comparison.choose import Choice, choose_from
+from transferlib.comparison.choose import Choice, choose_from, read_choice
 from transferlib.comparison.leaderboard import SCHEMA, Comparison, build_comparison
 from transferlib.comparison.ledger import FILE_NAME as READINGS
 from transferlib.comparison.ledger import fingerprint_test_set, read_readings, reading_notes
@@ -89,7 +89,7 @@ def _refuse_others(run: RunFolder) -> None:
     path = run.leaderboard("json")
     status: Plain = {}
     with contextlib.suppress(ValueError):
-        status = read_json(run.status) or {}
+        status = run.read_status() or {}
     if not path.exists() and status.get("state") != "done":
         raise RunFolderError(
             f"Run {run.run_id} has no result that could be verified: it is {status.get('state', 'not begun')}. "
@@ -174,7 +174,10 @@ def _check_trials(run: RunFolder, found: RunResults, verification: Verification)
         name = folder.result.relative_to(run.path).as_posix()
         verification.compare(name, "", says, should_be)
         if folder.metrics.exists():
-            epochs = list(csv.DictReader(io.StringIO(folder.metrics.read_text(encoding="utf-8"))))
+            log = read_damaged_text(folder.metrics, verification)
+            if log is None:
+                continue
+            epochs = list(csv.DictReader(io.StringIO(log)))
             verification.compare(name, "epochs", result.epochs, len(epochs))
             best = epochs[result.best_epoch] if 0 <= result.best_epoch < len(epochs) else {}
             at_best = {key: _number(best[key]) for key in ("val_accuracy", "val_loss") if key in best}
@@ -241,7 +244,12 @@ def _compare_with_trial(
 def _read_with_choice(run: RunFolder, verification: Verification) -> tuple[RunResults, Choice]:
     """Read what there is, choose anew, and hold the saved choice against that."""
     saved = read_damaged_json(run.choice, verification)
-    chosen = [trial["trial_id"] for trial in saved["chosen"]] if saved else []
+    try:
+        chosen = [str(trial["trial_id"]) for trial in saved["chosen"]] if saved is not None else []
+        read_choice(run)
+    except DAMAGE as error:
+        verification.add(run.choice.name, f"cannot be read: {sentence_of(error)}")
+        saved, chosen = None, []
     found = read_final_results(run, chosen)
     choice = choose_from(found)
     if saved is not None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from transferlib.comparison.choose import choose_candidates, read_choice
 from transferlib.comparison.leaderboard import write_leaderboard
@@ -41,7 +42,7 @@ from transferlib.planning.fit import check_steps
 from transferlib.planning.machine import detect_machine
 from transferlib.planning.plan import Plan
 from transferlib.records import FINISHED, TrialResult, TrialSpec
-from transferlib.runs import RunFolder, disk_full_text, is_disk_full, read_json, write_atomic
+from transferlib.runs import RunFolder, disk_full_text, is_disk_full, write_atomic
 from transferlib.spec import JobSpec
 from transferlib.telemetry.exporter import serve_metrics
 from transferlib.words import count
@@ -107,7 +108,7 @@ class _Job:
     def run(self) -> int:
         """Go through the phases; return the exit code."""
         run, plan = self._run, self.plan
-        if (read_json(run.status) or {}).get("state") != "preparing":
+        if (_status_now(run) or {}).get("state") != "preparing":
             run.stop_flag.unlink(missing_ok=True)  # of the job before; one of this job's own, however early, holds
         self._refuse_to_go_on_if_stopped()
         self._phase("preparing", "joining the cluster" if self._is_on_cluster else "starting Ray")
@@ -330,6 +331,14 @@ class _Job:
             f"Stopped with {num_done} of {num_trials} trials finished; checkpoints of the others are kept. "
             f"Go on with: {self._resume_command()}"
         )
+
+
+def _status_now(run: RunFolder) -> dict[str, Any] | None:
+    """Return `status.json`; None where it cannot be read: this job writes it anew."""
+    try:
+        return run.read_status()
+    except DamagedFileError:
+        return None
 
 
 def write_report(run: RunFolder) -> None:
