@@ -140,7 +140,8 @@ CURES = {
     "choice.json": "Remove it: `--resume` makes it again from what the trials left.",
     "leaderboard.json": "Remove it: `--resume` writes it again; nothing is trained again.",
     "spec.yaml": "Without it nothing can go on; bring it back from a copy, or start a new run.",
-    "manifest.parquet": "Bring it back from a copy: once trials were trained, no other can take its place.",
+    "manifest.parquet": "Bring it back from a copy, or remove it: `--resume` makes it again while prepared.json is "
+    "there and the images are what they were.",
     "metrics.csv": "Remove it: the report then lacks this trial's curves.",
     "metrics.jsonl": "Remove it: `--resume` writes it again from what the trials left.",
     "environment.json": "Remove it: the report then does not say what the run was made with.",
