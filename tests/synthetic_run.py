@@ -99,7 +99,9 @@ def write_run(folder: Path, story: Story | None = None) -> RunFolder:
         trial = next(t for t in trials if t.trial_id == trial_id)
         predict(run, trial, "test", manifest.images(trial.key), story).save(run.trial(trial_id).predictions("test"))
     merge_predictions(run)
-    write_leaderboard(run)
+    if write_leaderboard(run).model is not None:
+        run.model.parent.mkdir()
+        run.model.write_bytes(b"weights")
     run.set_status("done", exit_code=4 if story.failed else 0, message="")
     return run
 

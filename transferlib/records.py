@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 TrialState = Literal["pending", "running", "done", "failed", "stopped", "spared"]
 """spared: never trained, since another rate was better on the seeds that tune."""
@@ -19,8 +19,75 @@ FINISHED: frozenset[str] = frozenset({"done", "failed", "spared"})
 """Nothing more comes of such a trial."""
 
 
+def checked(value: Any, kind: type | tuple[type, ...], name: str) -> Any:
+    """Return a value read from JSON, which may hold anything, where it is of the kind that it should be.
+
+    Args:
+        value: As it was read.
+        kind: One type or several; a bool is no number.
+        name: What to call it.
+
+    Raises:
+        TypeError: It is of another.
+    """
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise TypeError(f"{name} is {json.dumps(value)[:40]}, not {' or '.join(each.__name__ for each in kinds)}")
+    return value
+
+
+def check_types(record: Any) -> None:
+    """Hold the values of a dataclass that was read from JSON against what its fields are declared as.
+
+    Raises:
+        TypeError: One is of another type.
+    """
+    for each in dataclasses.fields(record):
+        value = getattr(record, each.name)
+        if not _is_of(value, str(each.type)):
+            raise TypeError(f"{each.name} is {str(value)[:40]!r}, not {each.type}")
+
+
+def _is_of(value: Any, kind: str) -> bool:
+    """Say whether a value is of a type given as in its annotation; types that are not plain are not looked at."""
+    if len(kinds := _split(kind, " | ")) > 1:
+        return any(_is_of(value, each) for each in kinds)
+    base, _, inner = kind.removesuffix("]").partition("[")
+    match base:
+        case "None":
+            return value is None
+        case "bool":
+            return isinstance(value, bool)
+        case "int":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "float":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case "str":
+            return isinstance(value, str)
+        case "TrialState":
+            return value in get_args(TrialState)
+        case "dict":
+            of_value = _split(inner, ", ")[-1]
+            return isinstance(value, dict) and all(_is_of(each, of_value) for each in value.values())
+        case "list" | "tuple":
+            of_item = _split(inner, ", ")[0]
+            return isinstance(value, list | tuple) and all(_is_of(each, of_item) for each in value)
+    return True
+
+
+def _split(kind: str, separator: str) -> list[str]:
+    """Split an annotation where the separator is in no brackets."""
+    parts: list[str] = []
+    for part in kind.split(separator):
+        if parts and parts[-1].count("[") > parts[-1].count("]"):
+            parts[-1] += separator + part
+        else:
+            parts.append(part)
+    return parts
+
+
 class JsonRecord:
-    """Give a frozen dataclass of plain values a JSON form; unknown keys are refused."""
+    """Give a frozen dataclass of plain values a JSON form; unknown keys and values of other types are refused."""
 
     def to_json(self) -> str:
         """Return one line of JSON."""
@@ -29,7 +96,9 @@ class JsonRecord:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote."""
-        return cls(**json.loads(text))
+        record = cls(**json.loads(text))
+        check_types(record)
+        return record
 
 
 @dataclass(frozen=True, order=True)
@@ -135,7 +204,10 @@ class Keyed:
         names = [name.name for name in dataclasses.fields(TrialKey)]
         key = TrialKey(**{"fold": 0} | {name: plain[name] for name in names if name in plain})
         own = {name: value for name, value in plain.items() if name not in (*names, "trial_id", "arm")}
-        return cls(key=key, **own)  # type: ignore[call-arg]
+        record = cls(key=key, **own)  # type: ignore[call-arg]
+        check_types(key)
+        check_types(record)
+        return record
 
     def to_json(self) -> str:
         """Return one line of JSON."""
@@ -218,7 +290,10 @@ class TrialTotals:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
         """Read what `dataclasses.asdict` returned."""
-        return cls(**{**plain, "train": PhaseTotals(**plain["train"]), "val": PhaseTotals(**plain["val"])})
+        totals = cls(**{**plain, "train": PhaseTotals(**plain["train"]), "val": PhaseTotals(**plain["val"])})
+        for each in (totals, totals.train, totals.val):
+            check_types(each)
+        return totals
 
     def of(self, phase: str) -> PhaseTotals:
         """Return the totals of a phase, "train" or "val"."""
@@ -268,7 +343,9 @@ class TrialProgress(JsonRecord):
         fields = json.loads(text)
         if fields.get("totals") is not None:
             fields["totals"] = TrialTotals.from_plain(fields["totals"])
-        return cls(**fields)
+        progress = cls(**fields)
+        check_types(progress)
+        return progress
 
 
 @dataclass(frozen=True)

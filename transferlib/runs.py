@@ -31,10 +31,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import IO, Any, ClassVar
 
 from transferlib.errors import DamagedFileError, RunFolderError
-from transferlib.records import TrialResult
+from transferlib.records import TrialResult, checked
 from transferlib.words import without_escapes
 
 PARENT_VARIABLE = "TRANSFERLIB_PARENT_PID"
@@ -43,6 +44,10 @@ STORAGE_VARIABLE = "TRANSFERLIB_STORAGE"
 """Environment variable that tells a job on a cluster where run folders are: a folder that all nodes see, or a URI."""
 ENDED = ("done", "failed", "stopped")
 """States of `status.json` after which a job changes nothing more."""
+STATES = ("preparing", "running", "evaluating", *ENDED)
+MOST_CODE = 255
+LAST_S = 1e11
+"""No Unix time of ours comes after this; the calendar of the system ends later."""
 LOOK_S = 1.0
 """How long a lock may be held by somebody who only looks, seconds."""
 RUN_ID = re.compile(r"\d{8}-\d{6}-(compare|train)-[0-9a-f]{4}")
@@ -94,6 +99,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def has_content(path: Path) -> bool:
+    """Say whether a file is there and holds something: a power cut may leave an empty one."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name, by rename: a hard link where the disk has them, so that it takes no space.
 
@@ -127,7 +137,17 @@ CURES = {
     "plan.json": "Without it nothing can go on; bring it back from a copy, or start a new run.",
     "prepared.json": "Without it nothing can go on; bring it back from a copy, or start a new run.",
     "job.json": "Remove it if the run's job is on this machine; else bring it back from a copy.",
-    "leaderboard.json": "Remove it: `--resume` writes it again.",
+    "choice.json": "Remove it: `--resume` makes it again from what the trials left.",
+    "leaderboard.json": "Remove it: `--resume` writes it again; nothing is trained again.",
+    "spec.yaml": "Without it nothing can go on; bring it back from a copy, or start a new run.",
+    "manifest.parquet": "Bring it back from a copy, or remove it: `--resume` makes it again while prepared.json is "
+    "there and the images are what they were.",
+    "metrics.csv": "Remove it: the report then lacks this trial's curves.",
+    "metrics.jsonl": "Remove it: `--resume` writes it again from what the trials left.",
+    "environment.json": "Remove it: the report then does not say what the run was made with.",
+    "augmentation.png": "Remove it: `--resume` draws it again.",
+    "job.log": "Remove it: it only says what the job did.",
+    "messages.txt": "Remove it: it only says what the job told.",
     "test_readings.json": "Remove it: the verdict then does not say how often the test set was read.",
 }
 """What to do about a damaged file, by its name."""
@@ -142,18 +162,26 @@ def reading(path: Path) -> Iterator[None]:
 
     Raises:
         FileNotFoundError: There is none.
-        DamagedFileError: It is not what was written.
+        DamagedFileError: It is not what was written, or the system does not give it: its cause then is an OSError.
     """
     try:
         yield
-    except DamagedFileError:
+    except (DamagedFileError, FileNotFoundError):
         raise
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except OSError as error:
+        what = "damaged: a folder is in its place" if path.is_dir() else f"not to be read: {error.strerror or error}"
+        raise DamagedFileError(f"{path} is {what}. {cure_of(path)}") from error
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
         is_empty = path.is_file() and path.stat().st_size == 0
-        what = "it is empty" if is_empty else " ".join(str(error).split())[:120] or type(error).__name__
-        raise DamagedFileError(
-            f"{path} is damaged: {what}. {CURES.get(path.name, 'Bring it back from a copy.')}"
-        ) from None
+        is_deep = isinstance(error, RecursionError)
+        text = "its brackets go too deep" if is_deep else " ".join(str(error).split())[:120]
+        what = "it is empty" if is_empty else text or type(error).__name__
+        raise DamagedFileError(f"{path} is damaged: {what}. {cure_of(path)}") from None
+
+
+def cure_of(path: Path) -> str:
+    """Return what to do about a file of a run that cannot be read."""
+    return CURES.get(path.name, "Bring it back from a copy.")
 
 
 def read_json(path: Path) -> Any:
@@ -227,6 +255,18 @@ class TrialFolder:
             for name, sha256 in files.items()
             if (self.path / name).is_file() and file_sha256(self.path / name) != sha256
         ]
+
+    def lost_files(self, *, has_model: bool = True) -> list[Path]:
+        """Return the files that a trial that is done leaves and that are not here, or are empty.
+
+        Args:
+            has_model: Whether its model is kept.
+        """
+        result = self.read_result()
+        if result is None or result.state != "done":
+            return []
+        left = (self.predictions("val"), *((self.best,) if has_model else ()))
+        return [path for path in left if not has_content(path)]
 
     def read_result(self) -> TrialResult | None:
         """Return how the trial ended, or None while it has not.
@@ -382,6 +422,27 @@ class RunFolder:
                 file.write(json.dumps(status) + "\n")
                 file.truncate()
 
+    def read_status(self) -> dict[str, Any] | None:
+        """Return `status.json`; None where there is none.
+
+        Raises:
+            DamagedFileError: It is not what `set_status` wrote.
+        """
+        status = read_object(self.status)
+        if status is None:
+            return None
+        with reading(self.status):
+            if checked(status.get("state"), str, "state") not in STATES:
+                raise ValueError(f"state is {status['state']!r}, not one of {', '.join(STATES)}")
+            for name in ("message", "error"):
+                checked(status.get(name, ""), str, name)
+            code = checked(status.get("exit_code"), (int, NoneType), "exit_code")
+            if code is not None and not -MOST_CODE <= code <= MOST_CODE:
+                raise ValueError(f"exit_code is {code:g}, which no process ends with")
+            if not 0 <= checked(status.get("updated_at", 0.0), (int, float), "updated_at") < LAST_S:
+                raise ValueError(f"updated_at is {status['updated_at']:g}, which is no time")
+        return status
+
     def append_metrics(self, rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> None:
         """Append rows to `metrics.jsonl`; only the holder of the lock may."""
         with open(self.metrics, "a", encoding="utf-8") as file:
@@ -405,14 +466,30 @@ class RunFolder:
             file.truncate()
             file.write(f"{os.getpid()}\n")
             file.flush()
-            yield
+            try:
+                yield
+            finally:
+                file.truncate(0)  # who is killed leaves its name: see `was_left_by_a_dead_process`
+
+    def was_left_by_a_dead_process(self) -> bool:
+        """Return whether whoever held the run last was killed while it did, and nobody holds it now."""
+        try:
+            holder = int((self.path / "lock").read_text())
+            if self.is_locked():
+                return False
+            os.kill(holder, 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, ValueError, OverflowError):
+            return False
+        return False
 
     def is_locked(self) -> bool:
         """Return whether a job holds the run."""
         try:
             with open(self.path / "lock", encoding="utf-8") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return False
         except OSError:
             return True

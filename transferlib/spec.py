@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from transferlib import names
 from transferlib.errors import SpecError, unknown_name
+from transferlib.runs import reading
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -348,7 +349,9 @@ class JobSpec(Section):
         Raises:
             SpecError: Not YAML, not a mapping, or wrong in content.
         """
-        mapping = read_mapping(path.read_text(encoding="utf-8"), str(path))
+        with reading(path):
+            text = path.read_text(encoding="utf-8")
+        mapping = read_mapping(text, str(path))
         for section, field, before in (("comparison", "tuning_seeds", None), ("training", "sync_batchnorm", False)):
             fields = mapping.setdefault(section, {})
             if isinstance(fields, dict):
@@ -366,6 +369,8 @@ def read_mapping(text: str, source: str) -> dict[str, Any]:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise SpecError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise SpecError(f"{source} is no spec: its brackets go too deep.") from None
     if value is None:
         return {}
     if not isinstance(value, dict):

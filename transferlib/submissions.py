@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from transferlib.errors import RunFolderError
 from transferlib.records import JsonRecord
-from transferlib.runs import RunFolder, write_atomic
+from transferlib.runs import RunFolder, reading, write_atomic
 
 SCHEMA = 1
 
@@ -57,11 +57,10 @@ class Submission(JsonRecord):
             RunFolderError: It is damaged, or of another schema.
         """
         try:
-            submission = cls.from_json(run.job.read_text())
+            with reading(run.job):
+                submission = cls.from_json(run.job.read_text())
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, AttributeError) as error:
-            raise RunFolderError(f"{run.job} cannot be read: {error}. Bring it back, or start a new run.") from None
         if submission.schema != SCHEMA:
             raise RunFolderError(f"{run.job} has schema {submission.schema}; this version reads {SCHEMA}.")
         return submission

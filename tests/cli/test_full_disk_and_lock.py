@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from transferlib import runs
 from transferlib.cli.attending import _record_end
 from transferlib.cli.following import Snapshot
+from transferlib.cli.run_state import read_state
 from transferlib.cli.watching import Outcome, hang_up_is_no_error
 from transferlib.errors import RunFolderError
 from transferlib.runs import RunFolder, read_json
@@ -81,3 +84,18 @@ def test_a_look_at_the_lock_does_not_keep_a_job_from_starting(run: RunFolder) ->
         timer.join()
     with run.locked(), pytest.raises(RunFolderError, match="is being written by process"), run.locked():
         pass
+
+
+def test_a_run_whose_holder_was_killed_is_lost_at_once_and_one_that_was_let_go_is_not(run: RunFolder) -> None:
+    run.set_status("preparing")
+    with run.locked():
+        assert read_state(run).state == "preparing"
+    assert read_state(run).state == "preparing"  # whoever made it ready has let it go, and its job is about to begin
+    killed = subprocess.Popen(
+        [sys.executable, "-c", "import os, sys; print(os.getpid()); os.kill(os.getpid(), 9)"], stdout=subprocess.PIPE
+    )
+    name, _ = killed.communicate()
+    (run.path / "lock").write_bytes(name)
+    assert read_state(run).state == "lost"
+    (run.path / "lock").write_text(f"{os.getpid()}\n")
+    assert read_state(run).state == "preparing"

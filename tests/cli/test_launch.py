@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from transferlib.runs import RunFolder
+from transferlib.runs import RunFolder, file_sha256
 
 SMALL = ("--data", "photos", "--arch", "resnet18", "--seeds", "1", "--lr-candidates", "2", "--epochs", "2")
 Call = Callable[..., Any]
@@ -75,6 +75,56 @@ def test_resumed_run_that_is_done_only_prints_its_result(call: Call, work: Path)
     again = call("compare", "--resume", only_run(work).run_id[:15], job="dying")
     assert (again.code, again.out) == (0, first.out)
     assert "is done already" in again.err
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("predictions.parquet", "manifest.parquet", "choice.json", "leaderboard.json", "leaderboard.csv"),
+        *("leaderboard.md", "report.html", "prepared.json", "augmentation.png", "model/model.safetensors"),
+        *("trials/{}/result.json", "trials/{}/best.safetensors", "trials/{}/predictions-val.parquet"),
+        "trials/{}/predictions-test.parquet",
+    ],
+)
+@pytest.mark.parametrize("how", ["gone", "empty"])
+def test_a_done_run_that_lacks_a_file_goes_on(name: str, how: str, call: Call, work: Path) -> None:
+    first = call("compare", *SMALL)
+    path = only_run(work).path / name.format("resnet18-full-s0-c1")
+    path.unlink() if how == "gone" else path.write_bytes(b"")
+    again = call("compare", "--resume", "@last")
+    assert (again.code, again.out) == (0, first.out)
+    assert "is done already" not in again.err
+    assert f"\n  {path.relative_to(only_run(work).path)}\n" in again.err
+
+
+def test_a_done_run_that_dropped_models_on_purpose_is_done(call: Call, work: Path) -> None:
+    call("compare", *SMALL)
+    (only_run(work).trial("resnet18-full-s0-c0").best).unlink()
+    assert "is done already" in call("compare", "--resume", "@last", job="dying").err
+
+
+def test_a_model_that_is_not_what_its_trial_wrote_is_made_again(call: Call, work: Path) -> None:
+    call("compare", *SMALL)
+    run = only_run(work)
+    folder = run.trial("resnet18-full-s0-c1")
+    result = {**json.loads(folder.result.read_text()), "files": {folder.best.name: file_sha256(folder.best)}}
+    folder.result.write_text(json.dumps(result))
+    run.choice.write_text(json.dumps({**json.loads(run.choice.read_text()), "model": folder.path.name}))
+    again = call("compare", "--resume", run.run_id)
+    assert "\n  model/model.safetensors\n" in again.err
+
+
+@pytest.mark.parametrize("what", ["missing", "empty"])
+def test_a_result_whose_model_is_gone_says_so_and_how_to_get_it_back(what: str, call: Call, work: Path) -> None:
+    call("compare", *SMALL)
+    run = only_run(work)
+    assert json.loads(call("result", "@last", "--json").out)["model"] == str(run.model)
+    run.model.unlink() if what == "missing" else run.model.write_bytes(b"")
+    answer = call("result", "@last")
+    assert f"model.safetensors is {what}. `submit compare --resume {run.run_id}` makes it again." in answer.out
+    plain = json.loads(call("result", "@last", "--json").out)
+    assert plain["model"] is None
+    assert what in plain["damaged"][0]
 
 
 def test_run_is_resumed_by_its_own_verb_only(call: Call) -> None:

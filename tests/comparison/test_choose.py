@@ -150,10 +150,26 @@ def test_the_choice_may_change_until_the_test_set_is_read(tmp_path: Path) -> Non
     assert loser.name in choose_candidates(run).trial_ids
 
 
-def test_no_choice_is_made_after_the_test_set_was_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [None, "", "[]", '{"schema": 2}', '{"schema": 2, "chosen": 5}'])
+def test_a_choice_that_is_lost_is_made_again_and_is_the_one_that_was(text: str | None, tmp_path: Path) -> None:
     run = write_run(tmp_path, SMALL)
+    before = run.choice.read_text()
     run.choice.unlink()
-    with pytest.raises(RunFolderError, match="is missing, but 2 trials have read the test set"):
+    if text is not None:
+        run.choice.write_text(text)
+        with pytest.raises(RunFolderError, match=r"choice\.json"):
+            read_choice(run)
+    choose_candidates(run)
+    assert run.choice.read_text() == before
+
+
+def test_no_other_choice_is_made_after_the_test_set_was_read(tmp_path: Path) -> None:
+    run = write_run(tmp_path, SMALL)
+    before = read_choice(run)
+    assert before is not None
+    make_perfect(next(p for p in (run.path / "trials").iterdir() if p.name not in before.trial_ids))
+    run.choice.unlink()
+    with pytest.raises(RunFolderError, match="is missing and would be another one, but 2 trials have read the test"):
         choose_candidates(run)
 
 

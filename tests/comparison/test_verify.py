@@ -26,7 +26,7 @@ from transferlib.data.manifest import Manifest
 from transferlib.errors import RunFolderError
 from transferlib.evaluation.predictions import Predictions, read_predictions, schema_with
 from transferlib.records import TrialKey
-from transferlib.runs import RunFolder, link_or_copy, read_json, write_json
+from transferlib.runs import RunFolder, file_sha256, link_or_copy, read_json, write_json
 
 STORY = Story(
     strategies=("last_layers", "full"),
@@ -399,6 +399,28 @@ def test_another_model_than_the_one_named_is_found(run: RunFolder) -> None:
     link_or_copy(best, run.model)
     assert told(verify_run(run)) == []
     run.model.unlink()
+    run.model.write_bytes(b"Weights")
+    assert told(verify_run(run)) == [
+        f"model/model.safetensors: is not the model of {choice.model.trial_id}, which is best on validation."
+    ]
+
+
+@pytest.mark.parametrize("what", ["missing", "empty"])
+def test_a_model_that_is_not_there_is_named(what: str, run: RunFolder) -> None:
+    run.model.unlink() if what == "missing" else run.model.write_bytes(b"")
+    assert told(verify_run(run)) == [
+        f"model/model.safetensors: is {what}; `submit compare --resume {run.run_id}` makes it again."
+    ]
+
+
+def test_a_model_without_its_trials_own_is_held_against_what_that_recorded(run: RunFolder) -> None:
+    choice = read_choice(run)
+    assert choice is not None
+    assert choice.model is not None
+    folder = run.trial(choice.model.trial_id)
+    result = read_json(folder.result)
+    write_json(folder.result, {**result, "files": {folder.best.name: file_sha256(run.model)}})
+    assert told(verify_run(run)) == []
     run.model.write_bytes(b"Weights")
     assert told(verify_run(run)) == [
         f"model/model.safetensors: is not the model of {choice.model.trial_id}, which is best on validation."

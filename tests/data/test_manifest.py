@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +139,45 @@ def test_saved_file_says_how_it_was_cut_and_one_that_does_not_was_cut_by_thresho
         manifest.save(path)
         assert Manifest.load(path).cut == manifest.cut
     table = pq.read_table(path)
-    metadata = {key: value for key, value in table.schema.metadata.items() if key != b"cut"}
+    metadata = {key: value for key, value in table.schema.metadata.items() if key not in (b"cut", b"sha256")}
     pq.write_table(table.replace_schema_metadata(metadata), path)
     assert Manifest.load(path).cut == "threshold"
     assert Manifest.load(path).sha256() == old.sha256()
+
+
+def test_a_flipped_bit_is_told_or_changes_nothing(tmp_path: Path) -> None:
+    """It became another data set in silence, or an error of another library."""
+    path, manifest = tmp_path / "manifest.parquet", built(listing(*entries("ab", 9)))
+    manifest.save(path)
+    whole = path.read_bytes()
+    outcomes = Counter[str]()
+    for bit in range(0, 8 * len(whole), 61):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            found = Manifest.load(path)
+        except DataError as error:
+            is_cure_told = "Bring it back from a copy" in str(error) or "no manifest of schema" in str(error)
+            outcomes["told" if is_cure_told else f"told without a cure: {error}"] += 1
+        else:
+            outcomes["as it was"] += 1
+            assert found.table.equals(manifest.table), bit
+            assert (found.classes, found.notes, found.root) == (manifest.classes, manifest.notes, manifest.root), bit
+            assert (found.num_bad, found.cut, found.near) == (manifest.num_bad, manifest.cut, manifest.near), bit
+    assert outcomes.keys() == {"told", "as it was"}
+    assert outcomes["told"] > outcomes["as it was"]
+
+
+@pytest.mark.parametrize("key", [b"classes", b"root", b"cut"])
+def test_a_manifest_whose_metadata_was_changed_is_refused(key: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "manifest.parquet"
+    built(listing(*entries("ab", 9))).save(path)
+    table = pq.read_table(path)
+    changed = {**table.schema.metadata, key: b'["a", "c"]'}
+    pq.write_table(table.replace_schema_metadata(changed), path)
+    with pytest.raises(DataError, match=r"manifest\.parquet is damaged .*another sha256"):
+        Manifest.load(path)
 
 
 def test_another_file_is_refused_as_a_manifest(tmp_path: Path) -> None:

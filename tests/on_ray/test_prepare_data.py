@@ -65,7 +65,7 @@ def test_a_run_of_the_old_cut_resumes_with_the_old_cut(job: Job) -> None:
     old = Manifest.build(LISTING, facts_of(LISTING), job.spec.data, cut="threshold")
     old.save(job.run.manifest)
     table = pq.read_table(job.run.manifest)  # as it was saved when there was one cut and no word for it
-    metadata = {key: value for key, value in table.schema.metadata.items() if key != b"cut"}
+    metadata = {key: value for key, value in table.schema.metadata.items() if key not in (b"cut", b"sha256")}
     pq.write_table(table.replace_schema_metadata(metadata), job.run.manifest)
     saved = job.run.manifest.read_bytes()
     resumed = job()
@@ -96,6 +96,26 @@ def test_a_run_whose_manifest_and_a_photo_are_gone_does_not_go_on(job: Job) -> N
     assert not job.run.manifest.exists()
 
 
+@pytest.mark.parametrize("left", ["result.json", "last/e0001-s000000/MANIFEST.json"])
+def test_a_run_that_trained_and_lost_all_record_of_its_images_does_not_go_on(job: Job, left: str) -> None:
+    """The images of that day became its record, whatever they were."""
+    trial = job.run.trial("resnet18-full-s0-c0")
+    (trial.path / left).parent.mkdir(parents=True)
+    (trial.path / left).write_text("{}")
+    with pytest.raises(
+        RunFolderError, match=r"manifest\.parquet and prepared\.json .* are gone, .* 1 trial began with \(resnet18"
+    ):
+        job()
+    assert not job.run.manifest.exists()
+
+
+def test_a_run_whose_trials_have_not_begun_makes_its_record_again(job: Job) -> None:
+    (job.run.trial("resnet18-full-s0-c0").path / "last").mkdir(parents=True)
+    first = job()
+    job.run.manifest.unlink()
+    assert job().sha256() == first.sha256()
+
+
 def deep_facts(brightest: int) -> list[ImageFacts]:
     depth = Samples(np.full((8, 8, 1), brightest, np.uint16), 16).facts.to_text()
     return [replace(fact, depth=depth) for fact in facts_of(LISTING)]
@@ -123,7 +143,7 @@ def test_a_run_of_a_version_that_scaled_each_deep_image_on_its_own_does_not_go_o
 ) -> None:
     job()
     table = pq.read_table(job.run.manifest)
-    metadata = {key: value for key, value in table.schema.metadata.items() if key != b"depth_range"}
+    metadata = {key: value for key, value in table.schema.metadata.items() if key not in (b"depth_range", b"sha256")}
     pq.write_table(table.replace_schema_metadata(metadata), job.run.manifest)
     assert job().scale is None  # its images have 8 bits
     monkeypatch.setattr(prepare, "ingest_images", lambda *args: deep_facts(3000))
@@ -166,7 +186,8 @@ def test_a_run_from_before_near_duplicates_were_looked_for_goes_on(job: Job, mon
     before = job()
     before.save(job.run.manifest)
     table = pq.read_table(job.run.manifest)
-    metadata = {k: v for k, v in table.schema.metadata.items() if k != b"near_duplicates"} | {b"schema": b"1"}
+    younger = (b"near_duplicates", b"sha256")
+    metadata = {k: v for k, v in table.schema.metadata.items() if k not in younger} | {b"schema": b"1"}
     pq.write_table(table.select(table.schema.names[:10]).replace_schema_metadata(metadata), job.run.manifest)
     monkeypatch.setattr(prepare, "ingest_images", lambda *args: with_looks(LISTING, {"a/03.jpg": "a/00.jpg"}))
     again = job()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transferlib.errors import DamagedFileError
 from transferlib.jobs_folder import job_script
-from transferlib.runs import ENDED, PARENT_VARIABLE, RunFolder, read_object
+from transferlib.runs import ENDED, PARENT_VARIABLE, RunFolder, reading
 
 LOG_TAIL_LINES = 20
 
@@ -54,7 +54,7 @@ class LocalJob:
         code = self._process.poll()
         if code is None:
             try:
-                status = read_object(self._run.status) or {}
+                status = self._run.read_status() or {}
             except DamagedFileError:  # on a full disk one may be half written; the next look sees another
                 status = {}
             if status.get("state") in ENDED and not self._run.is_locked():
@@ -82,7 +82,9 @@ class LocalJob:
 
     def log_tail(self) -> str:
         """Return the end of everything that the job's processes printed."""
-        return tail_text(self._run.job_log.read_text(errors="replace"), f"Log: {self._run.job_log}")
+        with reading(self._run.job_log):
+            log = self._run.job_log.read_text(errors="replace")
+        return tail_text(log, f"Log: {self._run.job_log}")
 
 
 def tail_text(log: str, where: str, num_lines: int = LOG_TAIL_LINES) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from transferlib.errors import DamagedFileError
 from transferlib.planning.plan import Plan
 from transferlib.records import FINISHED, TrialProgress, TrialResult, TrialSpec
-from transferlib.runs import RunFolder, read_object, reading
+from transferlib.runs import RunFolder, reading
 
 NEWEST = 0.3
 """Weight of an arm's newest epoch in what its next ones are thought to take."""
@@ -118,29 +118,36 @@ class Follower:
         self._stamps: dict[str, int] = {}
         self._problems: dict[str, str] = {}
         if not is_new:
-            self._messages.read()
-            self._note_epochs(self._metrics.read())
+            self._lines(self._messages)
+            self._note_epochs(self._lines(self._metrics))
 
     def take(self) -> Snapshot:
         """Return where the run stands now."""
-        epochs = self._note_epochs(self._metrics.read())
+        epochs = self._note_epochs(self._lines(self._metrics))
         for trial in self._plan.trials:
             self._refresh(trial)
         expected = {trial.trial_id for trial in self._plan.tuning.expected(self._results)}
         rows = [replace(row, is_expected=trial_id in expected) for trial_id, row in self._rows.items()]
         pace = self._pace(rows)
         timed = tuple(replace(row, eta_s=_row_eta(row, pace)) for row in rows)
-        messages = tuple(self._messages.read())
+        messages = tuple(self._lines(self._messages))
         status = self._status()
         return Snapshot(status, timed, messages, epochs, self._eta(timed, pace), tuple(self._problems.values()))
 
     def _status(self) -> dict[str, Any]:
         try:
-            status: dict[str, Any] = read_object(self._run.status) or {}
+            status = self._run.read_status() or {}
         except DamagedFileError as error:
             self._problems[self._run.status.name] = str(error)
             return {}
         return status
+
+    def _lines(self, reader: LineReader) -> list[str]:
+        try:
+            return reader.read()
+        except DamagedFileError as error:
+            self._problems[str(error)] = str(error)
+            return []
 
     def _note_epochs(self, lines: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
         rows = []
@@ -150,7 +157,7 @@ class Follower:
                 arm = self._rows[row["trial_id"]].trial.arm
                 seconds = float(row["seconds"])
                 self._epoch_s[arm] = (1 - NEWEST) * self._epoch_s.get(arm, seconds) + NEWEST * seconds
-            except (ValueError, TypeError, LookupError):
+            except (ValueError, TypeError, LookupError, RecursionError):
                 path = self._run.metrics
                 self._problems[path.name] = f"{path} has a line that is none of ours; the others count."
             else:
@@ -241,7 +248,7 @@ def _row_eta(row: TrialRow, pace: Mapping[str, float]) -> float | None:
 def _changed_at(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 
@@ -257,9 +264,13 @@ class LineReader:
         self._offset = 0
 
     def read(self) -> list[str]:
-        """Return the lines finished since the last call, without their ends."""
+        """Return the lines finished since the last call, without their ends.
+
+        Raises:
+            DamagedFileError: It cannot be read.
+        """
         try:
-            with open(self._path, "rb") as file:
+            with reading(self._path), open(self._path, "rb") as file:
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:

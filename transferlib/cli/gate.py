@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from transferlib.runs import RunFolder
+from transferlib.runs import RunFolder, reading
 
 Command = Callable[..., Any]
 
@@ -96,9 +96,10 @@ def gate(run: RunFolder, limit: float | None, exit_code: int) -> int:
     if limit is None or exit_code not in (0, EXIT_SOME_FAILED) or not run.leaderboard("json").exists():
         return exit_code
     leaderboard = read_leaderboard(run)
-    metric, model = leaderboard["metric"], leaderboard["model"]
+    metric = leaderboard["metric"]
     check_limit(limit, metric)
-    value = model["test"]["value"]
+    with reading(run.leaderboard("json")):
+        value = float(leaderboard["model"]["test"]["value"])
     is_loss = metric in LOWER_IS_BETTER
     if value > limit + ROUNDING if is_loss else value < limit - ROUNDING:
         side = "above" if is_loss else "below"

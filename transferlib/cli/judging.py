@@ -52,7 +52,7 @@ def verify(run: str, runs: str | None, as_json: bool) -> int:
     from transferlib.errors import StorageError
 
     folder = find_run(run, runs)
-    state = RunView(folder).look(asks=False, also=report_inputs(folder) if folder.plan.exists() else ())
+    state = RunView(folder).glance(also=report_inputs(folder) if folder.plan.exists() else ())
     if state.note:
         raise StorageError(state.note)
     found = verify_run(folder, check_report)
@@ -176,7 +176,7 @@ def diff(
 
     folders = [find_run(run, runs) for run in (run_a, run_b)]
     for folder in folders:
-        state = RunView(folder).look(asks=False, also=report_inputs(folder))
+        state = RunView(folder).glance(also=report_inputs(folder))
         if state.note:
             raise StorageError(state.note)
     found = compare_runs(folders[0], folders[1], arm=arm, arm_b=arm_b)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import textwrap
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from transferlib.cli.resolve import find_runs_dir
@@ -14,8 +15,8 @@ from transferlib.cli.tables import fit_columns, text_table
 from transferlib.errors import RunFolderError, UsageError
 from transferlib.names import EDGE_NOTE, FEWEST_RATES, LOWER_IS_BETTER, METRIC_WORDS, NO_VALUE, TWO_RATES_NOTE
 from transferlib.planning.plan import Plan
-from transferlib.records import TrialKey, TrialResult
-from transferlib.runs import RunFolder, read_json
+from transferlib.records import TrialKey, TrialResult, checked
+from transferlib.runs import RunFolder, has_content, read_object, reading
 from transferlib.spec import JobSpec
 from transferlib.submissions import Submission
 from transferlib.words import count, duration
@@ -42,25 +43,41 @@ HEADER = [
 SHORT_METRICS = {"accuracy": "acc", "balanced_accuracy": "bal acc", "macro_f1": "macro-F1", "log_loss": "log-loss"}
 
 
-def result_lines(run: RunFolder, width: int) -> Iterator[str]:
-    """Yield the leaderboard, the verdict and the files of a run that is done.
+def result_lines(run: RunFolder, width: int) -> list[str]:
+    """Return the leaderboard, the verdict and the files of a run that is done.
 
     Args:
         run: Its folder.
         width: Of the terminal, characters.
+
+    Raises:
+        RunFolderError: There is none, or a file that it is made of is damaged or of an older version.
     """
     leaderboard = read_leaderboard(run)
-    choice = read_json(run.choice) or {}
-    chosen, grids = choice.get("chosen", ()), choice.get("grids", {})
-    at_edge = [trial for trial in chosen if trial["edge"] in ("lowest", "highest")]
-    edges = {
-        (trial["arm"], key_of(trial).seed_name) for trial in at_edge if len(grids.get(trial["arm"], ())) != FEWEST_RATES
-    }
+    edges, notes = _edges(run)
+    with reading(run.leaderboard("json")):
+        return list(_result_lines(run, leaderboard, edges, notes, width))
+
+
+def _edges(run: RunFolder) -> tuple[set[tuple[str, str]], list[str]]:
+    """Return the arms and seeds whose chosen rate lies at the edge of its grid, and what to say of that."""
+    choice = read_object(run.choice) or {}
+    with reading(run.choice):
+        chosen, grids = choice.get("chosen", ()), choice.get("grids", {})
+        at_edge = [trial for trial in chosen if trial["edge"] in ("lowest", "highest")]
+        edges = {
+            (str(trial["arm"]), key_of(trial).seed_name)
+            for trial in at_edge
+            if len(grids.get(trial["arm"], ())) != FEWEST_RATES
+        }
+    return edges, [EDGE_NOTE] if edges else [TWO_RATES_NOTE] if at_edge else []
+
+
+def _result_lines(
+    run: RunFolder, leaderboard: Mapping[str, Any], edges: Collection[tuple[str, str]], notes: Iterable[str], width: int
+) -> Iterator[str]:
     yield from leaderboard_lines(leaderboard, edges, width)
-    if edges:
-        yield EDGE_NOTE
-    elif at_edge:
-        yield TWO_RATES_NOTE
+    yield from notes
     verdict = leaderboard["verdict"]
     for sentence in (*verdict["sentences"], *verdict["notes"]):
         yield ""
@@ -69,25 +86,53 @@ def result_lines(run: RunFolder, width: int) -> Iterator[str]:
     if (model := leaderboard["model"]) is not None:
         yield from _model_lines(run, leaderboard, model, width)
     for label, path in (("Report", run.report), ("Predictions", run.predictions)):
-        yield f"{label:<{LABEL_WIDTH}}{_place(run, path)}"
+        place = _place(run, path)
+        is_lost = place == shown(path) and not has_content(path)
+        lost = f" is missing. `submit {run.verb} --resume {run.run_id}` makes it again." if is_lost else ""
+        yield f"{label:<{LABEL_WIDTH}}{place}{lost}"
 
 
 def saved_leaderboard(run: RunFolder) -> dict[str, Any] | None:
     """Return `leaderboard.json`; None where there is none yet.
 
     Raises:
-        RunFolderError: It is damaged.
+        DamagedFileError: It is damaged.
     """
-    try:
-        found = read_json(run.leaderboard("json"))
-    except ValueError as error:
-        found = error
-    if found is not None and not isinstance(found, dict):
-        raise RunFolderError(
-            f"{shown(run.leaderboard('json'))} is damaged. `submit {run.verb} --resume {run.run_id}` writes it anew; "
-            "nothing is trained again."
-        )
+    path = run.leaderboard("json")
+    found = read_object(path)
+    with reading(path):
+        if found is not None:
+            _check_leaderboard(found)
     return found
+
+
+def _check_leaderboard(found: Mapping[str, Any]) -> None:
+    """Hold a leaderboard against what is read of it in many places.
+
+    Raises:
+        TypeError: A value is of another type.
+        ValueError: Its metric is none.
+    """
+    model = checked(found.get("model"), (dict, NoneType), "model")
+    if model is not None:
+        for name, kind in (("arm", str), ("seed", int), ("val", (int, float))):
+            checked(model.get(name), kind, f"model.{name}")
+        test = checked(model.get("test"), (dict, NoneType), "model.test")
+        if test is not None:
+            checked(test.get("value"), (int, float), "model.test.value")
+        for name in ("candidate", "fold"):
+            checked(model.get(name, 0), int, f"model.{name}")
+        checked(model.get("path", RunFolder.MODEL), str, "model.path")
+    if found.get("schema") != LEADERBOARD_SCHEMA:
+        return
+    if checked(found.get("metric"), str, "metric") not in METRIC_WORDS:
+        raise ValueError(f"metric is {found['metric']!r}, not one of {', '.join(METRIC_WORDS)}")
+    verdict = checked(found.get("verdict"), dict, "verdict")
+    for name in ("sentences", "notes"):
+        for each in checked(verdict.get(name), list, f"verdict.{name}"):
+            checked(each, str, f"verdict.{name}")
+    for each in checked(found.get("arms"), list, "arms"):
+        checked(each, dict, "arms")
 
 
 def is_to_be_written_anew(run: RunFolder) -> bool:
@@ -136,9 +181,24 @@ def model_place(run: RunFolder, *, is_over: bool = False) -> str | None:
     """
     if (leaderboard := saved_leaderboard(run)) is not None:
         model = leaderboard.get("model")
-        return None if model is None else _place(run, run.path / model["path"], is_absolute=True)
+        if model is None or lost_model(run):
+            return None
+        return _place(run, run.path / model["path"], is_absolute=True)
     best = best_finished(run) if is_over else None
     return None if best is None else _place(run, run.trial(best.trial_id).best, is_absolute=True)
+
+
+def lost_model(run: RunFolder) -> str:
+    """Return what to say where a run that has a result hands over a model that is not there; empty where it is."""
+    model = (saved_leaderboard(run) or {}).get("model")
+    submission = Submission.load(run)
+    if model is None or (submission is not None and submission.storage is not None):
+        return ""
+    path = run.path / model["path"]
+    if has_content(path):
+        return ""
+    what = "is empty" if path.is_file() else "is missing"
+    return f"{shown(path)} {what}. `submit {run.verb} --resume {run.run_id}` makes it again."
 
 
 def best_finished(run: RunFolder) -> TrialResult | None:
@@ -152,7 +212,7 @@ def model_text(run: RunFolder) -> str | None:
     """Return which model a run hands over, in a line; None where there is none yet."""
     leaderboard = saved_leaderboard(run) or {}
     model = leaderboard.get("model")
-    if model is None:
+    if model is None or leaderboard.get("schema") != LEADERBOARD_SCHEMA:
         return None
     name = METRIC_WORDS[leaderboard["metric"]]
     on_test = "" if model["test"] is None else f", {model['test']['value']:.3f} on test"
@@ -162,7 +222,7 @@ def model_text(run: RunFolder) -> str | None:
 def _model_lines(run: RunFolder, leaderboard: Mapping[str, Any], model: Mapping[str, Any], width: int) -> Iterator[str]:
     """Yield the model handed over, and what its figure is to be held against."""
     name = METRIC_WORDS[leaderboard["metric"]]
-    yield f"{'Model':<{LABEL_WIDTH}}{_place(run, run.path / model['path'])}"
+    yield f"{'Model':<{LABEL_WIDTH}}{lost_model(run) or _place(run, run.path / model['path'])}"
     test, chance = model["test"], leaderboard["chance"]
     text = f"{model['arm']}, {training_words(model)}: best on validation of all ({name} {model['val']:.3f})"
     if test is not None:

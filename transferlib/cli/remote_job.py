@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from transferlib.cli.executor import tail_text
 from transferlib.cli.run_view import SETTLE_S, mirror_of, stop_job
-from transferlib.errors import ClusterUnreachableError, TransferlibError
-from transferlib.runs import ENDED, RunFolder, read_json
+from transferlib.errors import ClusterUnreachableError, DamagedFileError, TransferlibError
+from transferlib.runs import ENDED, RunFolder
 from transferlib.submissions import Submission
 
 if TYPE_CHECKING:
@@ -52,7 +52,10 @@ class RemoteJob:
     def poll(self) -> int | None:
         """Return the job's exit code; None while it runs, also while the cluster does not answer."""
         self._look_if_due()
-        status = read_json(self._run.status) or {}
+        try:
+            status = self._run.read_status() or {}
+        except DamagedFileError:  # the next look may see another
+            status = {}
         if status.get("state") in ENDED:
             return int(status.get("exit_code", 1))
         state = self._state

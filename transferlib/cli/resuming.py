@@ -8,7 +8,8 @@ from pathlib import Path
 from transferlib.addresses import HERE
 from transferlib.cli.attending import follow_job, leave_id, print_result, say, start_job, target_of
 from transferlib.cli.gate import gate
-from transferlib.cli.outcome import is_to_be_written_anew, shown
+from transferlib.cli.missing import missing_files, refuse_folders
+from transferlib.cli.outcome import shown
 from transferlib.cli.request import Request
 from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.run_state import RunState, read_state
@@ -17,10 +18,10 @@ from transferlib.errors import PlanError, RunFolderError, StorageError, UsageErr
 from transferlib.planning.machine import Machine
 from transferlib.planning.placement import count_slots
 from transferlib.planning.plan import Plan
-from transferlib.runs import RunFolder, read_json
+from transferlib.runs import RunFolder
 from transferlib.spec import JobSpec
 from transferlib.submissions import Submission
-from transferlib.words import count
+from transferlib.words import count, first_of
 
 
 def resume_run(request: Request) -> int:
@@ -46,11 +47,19 @@ def resume_run(request: Request) -> int:
     spec = JobSpec.load(run.spec)
     if spec.verb != request.verb:
         raise UsageError(f"{run.run_id} is a run of submit {spec.verb}. Use: submit {spec.verb} --resume {run.run_id}")
-    status = read_json(run.status) or {}
-    if status.get("state") == "done" and not is_to_be_written_anew(run):
+    refuse_folders(run, plan)
+    status = run.read_status() or {}
+    missing = missing_files(run, plan, spec) if status.get("state") == "done" else []
+    if status.get("state") == "done" and not missing:
         say(f"Run {run.run_id} is done already.")
         print_result(request, run, status.get("exit_code", 0))
         return gate(run, request.fail_under, int(status.get("exit_code", 0)))
+    if missing:
+        names = "\n".join(f"  {name}" for name in first_of(missing, "files"))
+        say(
+            f"Run {run.run_id} is done, but this is missing, damaged or of an older version, and is made again:"
+            f"\n{names}"
+        )
     request = _as_before(request, run, submission)
     # A job that has said how it ended changes nothing more, though Ray may show its process for a while yet.
     has_ended = before.is_over and before.is_certain
@@ -134,7 +143,6 @@ def _check_machine(run: RunFolder, plan: Plan, machine: Machine) -> None:
 
 
 def _saved_plan(run: RunFolder) -> Plan:
-    try:
-        return Plan.load(run.plan)
-    except FileNotFoundError:
-        raise RunFolderError(f"{run.path} has no plan.json: it was never started. Start a new run.") from None
+    if not run.plan.exists() and not any(run.path.glob("trials/*")):
+        raise RunFolderError(f"{run.path} has no plan.json: it was never started. Start a new run.")
+    return Plan.of_run(run)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transferlib.errors import StoppedError
-from transferlib.runs import RunFolder, read_object
+from transferlib.runs import RunFolder
 from transferlib.submissions import Submission
 
 START_S = 60.0
@@ -18,6 +18,7 @@ GOING_ON = ("preparing", "running", "evaluating")
 LOST = "lost"
 UNREACHABLE = "unreachable"
 UNKNOWN = "unknown"
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class RunState:
     exit_code: int | None
     """None while it runs."""
     updated_at: float
-    """Unix time of the last change."""
+    """Unix time of the last change; 0: not known."""
     message: str
     """What it is doing, or why it ended."""
     ray: str | None = None
@@ -73,7 +74,9 @@ def read_state(
 
 
 def _said(run: RunFolder, ray: str | None) -> RunState:
-    status: dict[str, Any] = read_object(run.status) or {"state": LOST}
+    status: dict[str, Any] | None = run.read_status()
+    if status is None:
+        status = {"state": LOST, "message": f"{run.status.name} is missing; what is finished stays"}
     message = status.get("error") or status.get("message", "")
     return RunState(status.get("state", LOST), status.get("exit_code"), status.get("updated_at", 0.0), message, ray)
 
@@ -83,7 +86,7 @@ def _is_gone(run: RunFolder, said: RunState, submission: Submission | None, now:
     if run.is_locked():
         return False
     if submission is None:
-        return now - said.updated_at > START_S
+        return now - said.updated_at > START_S or run.was_left_by_a_dead_process()
     match said.ray:
         case None | "PENDING" | "RUNNING":
             return False

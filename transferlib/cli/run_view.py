@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transferlib.cli.run_state import UNKNOWN, UNREACHABLE, RunState, read_state
-from transferlib.errors import RunFolderError, StorageError, TransferlibError
+from transferlib.cli.run_state import UNKNOWN, UNREACHABLE, UNREADABLE, RunState, read_state
+from transferlib.errors import DamagedFileError, RunFolderError, StorageError, TransferlibError
 from transferlib.runs import RunFolder
 from transferlib.submissions import Submission
 
@@ -40,6 +40,23 @@ class RunView:
     def submission(self) -> Submission | None:
         """Return where the run's job is; None: on this machine."""
         return Submission.load(self.run)
+
+    def glance(self, *, asks: bool = False, also: Collection[str] = ()) -> RunState:
+        """Return how the run stands now, for whom that matters less than what else is there.
+
+        A `status.json` that is damaged is told in the message.
+
+        Args:
+            asks: As for `look`.
+            also: As for `look`.
+
+        Raises:
+            RunFolderError: The storage holds no such run.
+        """
+        try:
+            return self.look(asks=asks, also=also)
+        except DamagedFileError as error:
+            return RunState(UNREADABLE, None, 0.0, str(error))
 
     def look(self, *, asks: bool = True, also: Collection[str] = ()) -> RunState:
         """Return how the run stands now.

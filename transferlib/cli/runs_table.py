@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from transferlib.cli.outcome import key_of, saved_leaderboard
-from transferlib.cli.run_state import GOING_ON, UNREACHABLE, RunState, read_state
+from transferlib.cli.run_state import GOING_ON, LOST, UNREACHABLE, UNREADABLE, RunState, read_state
 from transferlib.cli.run_view import RunView
 from transferlib.cli.tables import text_table
 from transferlib.errors import RunFolderError, TransferlibError
-from transferlib.runs import RunFolder, read_json
+from transferlib.runs import RunFolder
 from transferlib.submissions import Submission
-
-UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def find_runs(runs_dir: Path) -> Iterator[RunRow]:
 
 def _look(run: RunFolder, submission: Submission, unreachable: set[str]) -> RunState:
     """Return how a cluster's run stands; a cluster that does not answer is not asked about the next."""
-    if (read_json(run.status) or {}).get("state") not in GOING_ON:
+    if (run.read_status() or {}).get("state") not in GOING_ON:
         return read_state(run, submission)
     is_asked = submission.address not in unreachable
     try:
@@ -85,7 +83,7 @@ def _age(spec: Path) -> tuple[str, int]:
 
 
 def runs_lines(rows: list[RunRow]) -> list[str]:
-    """Return the runs as a table."""
+    """Return the runs as a table, and below it why one is lost or cannot be read."""
     cells = [
         [
             row.id,
@@ -98,4 +96,5 @@ def runs_lines(rows: list[RunRow]) -> list[str]:
         ]
         for row in rows
     ]
-    return text_table(["run", "state", "exit", "changed", "model", "val", "test"], cells, left=5)
+    table = text_table(["run", "state", "exit", "changed", "model", "val", "test"], cells, left=5)
+    return [*table, *(f"{row.id}: {row.message}" for row in rows if row.state in (LOST, UNREADABLE))]

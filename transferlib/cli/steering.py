@@ -12,6 +12,7 @@ from typing import Any
 from transferlib.cli.following import Follower, LineReader, Snapshot, TrialRow
 from transferlib.cli.outcome import (
     best_finished,
+    lost_model,
     model_place,
     model_text,
     partial_lines,
@@ -20,7 +21,7 @@ from transferlib.cli.outcome import (
     shown,
 )
 from transferlib.cli.resolve import find_runs_dir
-from transferlib.cli.run_state import RunState
+from transferlib.cli.run_state import LOST, UNREADABLE, RunState
 from transferlib.cli.run_view import RunView
 from transferlib.errors import DamagedFileError, RunFolderError, TransferlibError, unknown_name
 from transferlib.planning.plan import Plan
@@ -73,6 +74,7 @@ def state_json(run: RunFolder, state: RunState) -> dict[str, Any]:
         training = [] if state.is_over else [_place(row) for row in _running(snapshot)]
     try:
         model = model_place(run, is_over=state.is_over)
+        problems = (*problems, *filter(None, [lost_model(run)]))
     except DamagedFileError as error:
         model, problems = None, (*problems, str(error))
     return {
@@ -98,7 +100,8 @@ def status_lines(run: RunFolder, state: RunState) -> Iterator[str]:
         state: How it stands.
     """
     code = "" if state.exit_code is None else f", exit code {state.exit_code}"
-    yield f"{run.run_id}: {state.state}{code}, {ago(time.time() - state.updated_at)}"
+    when = f", {ago(time.time() - state.updated_at)}" if state.updated_at else ""
+    yield f"{run.run_id}: {state.state}{code}{when}"
     if state.message:
         yield from _row("doing" if not state.is_over else "because", state.message)
     if state.note:
@@ -121,7 +124,7 @@ def status_lines(run: RunFolder, state: RunState) -> Iterator[str]:
         if submission.storage is not None:
             yield from _row("storage", f"{submission.storage.rstrip('/')}/{run.run_id}")
     yield from _row("folder", shown(run.path))
-    if state.state in ("stopped", "failed", "lost"):
+    if state.state in ("stopped", "failed", "lost", UNREADABLE):
         yield from _row("go on", f"submit {run.verb} --resume {run.run_id}")
 
 
@@ -154,7 +157,7 @@ def follow_log(run: RunFolder, trial_id: str | None, *, follows: bool, as_json: 
     name = path.relative_to(run.path).as_posix()
     reader, view, notes = LineReader(path), RunView(run), Notes()
     while True:
-        state = view.look(asks=follows, also=[name])
+        state = view.glance(asks=follows, also=[name])
         notes.say(state.note)
         for line in reader.read():
             print(json.dumps({"log": path.stem, "line": line}) if as_json else line)
@@ -224,6 +227,8 @@ def print_result(run: RunFolder, state: RunState, *, as_json: bool, width: int) 
         print(f"Run {run.run_id} has no result.", file=sys.stderr)
         print("\n".join(status_lines(run, state)), file=sys.stderr)
         return
+    if state.state in (LOST, UNREADABLE):
+        print(f"Run {run.run_id} is {state.state}: {state.message}", file=sys.stderr)
     for line in result_lines(run, width):
         print(line)
 
@@ -273,7 +278,7 @@ def _snapshot(run: RunFolder) -> tuple[Snapshot | None, tuple[str, ...]]:
 
 def _trial_log(run: RunFolder, trial_id: str) -> Path:
     """Return the path of a trial's log; only of trials that the plan has, so that no name leads out of the folder."""
-    known = [trial.trial_id for trial in Plan.load(run.plan).trials]
+    known = [trial.trial_id for trial in Plan.of_run(run).trials]
     found = [name for name in known if name == trial_id or name.startswith(trial_id)]
     if len(found) != 1 and trial_id not in known:
         raise RunFolderError(unknown_name("trial", trial_id, known))

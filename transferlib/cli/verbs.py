@@ -131,7 +131,7 @@ def result(run: str, runs: str | None, fail_under: float | None, as_json: bool) 
     from transferlib.errors import UsageError
 
     folder = find_run(run, runs)
-    state = RunView(folder).look()
+    state = RunView(folder).glance(asks=True)
     width = shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns if sys.stdout.isatty() else PLAIN_WIDTH
     print_result(folder, state, as_json=as_json, width=width)
     return UsageError.exit_code if state.exit_code is None else gate(folder, fail_under, state.exit_code)
@@ -154,7 +154,7 @@ def report(run: str, runs: str | None, as_json: bool) -> int:
     from transferlib.report import write_report
 
     folder = find_run(run, runs)
-    state = RunView(folder).look(asks=False, also=report_inputs(folder))
+    state = RunView(folder).glance(also=report_inputs(folder))
     if state.note:
         raise StorageError(state.note)
     write_report(folder)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from transferlib.comparison.results import RunResults, read_results
-from transferlib.errors import RunFolderError
+from transferlib.errors import DamagedFileError, RunFolderError
 from transferlib.evaluation.metrics import Metrics
 from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
 from transferlib.records import FINISHED, Keyed, TrialKey, TrialResult, TrialSpec
-from transferlib.runs import RunFolder, read_json, write_json
+from transferlib.runs import RunFolder, read_json, read_object, reading, write_json
 
 SCHEMA = 2
 
@@ -201,7 +201,8 @@ def choose_candidates(run: RunFolder) -> Choice:
     """Choose for a run whose trials have all ended, and save the choice as `choice.json`.
 
     Called again it returns the same. A choice that would differ replaces the saved one only while no trial has read
-    the test set.
+    the test set. One that is gone or damaged is made again: it follows from validation alone, and where no other trial
+    has read the test set it is the one that was.
 
     Raises:
         DataError: A finished trial's validation predictions are missing or incomplete.
@@ -214,15 +215,20 @@ def choose_candidates(run: RunFolder) -> Choice:
             f"({', '.join(found.unfinished[:3])}); all end before one is chosen."
         )
     choice = choose_from(found)
-    saved = read_choice(run)
+    try:
+        saved = read_choice(run)
+    except DamagedFileError:
+        saved = None
     if saved is not None and _decides_alike(saved, choice):
         if read_json(run.choice) != choice.to_plain():  # of an older version, which wrote less beside it
             write_json(run.choice, choice.to_plain())
         return choice
     test_read = sorted(path.parent.name for path in run.path.glob("trials/*/predictions-test.parquet"))
-    if test_read:
+    others = [trial_id for trial_id in test_read if trial_id not in choice.trial_ids]
+    if test_read if saved else others:
+        what = "would change" if saved else "is missing and would be another one"
         raise RunFolderError(
-            f"The choice of {run.run_id} {'would change' if saved else 'is missing'}, but {len(test_read)} trials have "
+            f"The choice of {run.run_id} {what}, but {len(test_read)} trials have "
             f"read the test set ({', '.join(test_read[:3])}). A choice after that would not be blind; start a new run."
         )
     write_json(run.choice, choice.to_plain())
@@ -230,9 +236,15 @@ def choose_candidates(run: RunFolder) -> Choice:
 
 
 def read_choice(run: RunFolder) -> Choice | None:
-    """Return the saved choice; None where there is none yet."""
-    plain = read_json(run.choice)
-    return None if plain is None else Choice.from_plain(plain)
+    """Return the saved choice; None where there is none yet.
+
+    Raises:
+        DamagedFileError: It is not what a job wrote.
+        RunFolderError: It is of another schema.
+    """
+    plain = read_object(run.choice)
+    with reading(run.choice):
+        return None if plain is None else Choice.from_plain(plain)
 
 
 def choose_from(found: RunResults) -> Choice:

@@ -31,6 +31,7 @@ from transferlib.clusters import state_dir
 from transferlib.comparison.statistics import ALPHA
 from transferlib.data.manifest import Manifest
 from transferlib.errors import RunFolderError
+from transferlib.records import check_types
 from transferlib.runs import RunFolder, read_json, write_json
 
 FILE_NAME = "test_readings.json"
@@ -134,7 +135,11 @@ def read_readings(run: RunFolder) -> Readings | None:
     """
     try:
         plain = read_json(run.path / FILE_NAME)
-        return None if plain is None else Readings(**{**plain, "earlier": tuple(plain["earlier"])})
+        if plain is None:
+            return None
+        readings = Readings(**{**plain, "earlier": tuple(plain["earlier"])})
+        check_types(readings)
+        return readings
     except (ValueError, TypeError, KeyError):
         raise RunFolderError(
             f"{run.path / FILE_NAME} is damaged. Delete it: the verdict then does not say how often the test set was "

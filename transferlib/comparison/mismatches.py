@@ -15,7 +15,10 @@ from transferlib.runs import read_json
 
 REL_TOL, ABS_TOL = 1e-9, 1e-12
 """Another processor, or another build of numpy, may round the last digits of a sum differently."""
-DAMAGE = (TransferlibError, OSError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError)
+DAMAGE = (
+    *(TransferlibError, OSError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError),
+    *(RecursionError, OverflowError),
+)
 """What reading a damaged file ends in; pyarrow's errors are kinds of these."""
 LONG_TEXT = 80
 """Characters; of longer ones the part that differs is shown."""

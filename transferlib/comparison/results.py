@@ -15,13 +15,13 @@ from transferlib.comparison.variance import Rows
 from transferlib.data.components import find_components
 from transferlib.data.images import ImageTable
 from transferlib.data.manifest import Manifest
-from transferlib.errors import DataError
+from transferlib.errors import DataError, RunFolderError
 from transferlib.evaluation.image_values import image_values, strata_of, values_of_scores
 from transferlib.evaluation.metrics import Metrics, Scores, metrics_of_scores, score_images
 from transferlib.evaluation.predictions import Predictions, read_predictions
 from transferlib.names import METRICS, SPLITS
 from transferlib.records import FINISHED, Keyed, TrialKey, TrialResult, TrialSpec
-from transferlib.runs import RunFolder
+from transferlib.runs import RunFolder, cure_of, reading
 from transferlib.spec import JobSpec
 
 if TYPE_CHECKING:
@@ -236,8 +236,16 @@ class RunResults:
 
 
 def planned_trials(run: RunFolder) -> tuple[TrialSpec, ...]:
-    """Return every trial of a run's plan, in its order."""
-    return tuple(TrialSpec.from_plain(trial) for trial in json.loads(run.plan.read_text())["trials"])
+    """Return every trial of a run's plan, in its order.
+
+    Raises:
+        RunFolderError: There is no plan, or it is damaged.
+    """
+    try:
+        with reading(run.plan):
+            return tuple(TrialSpec.from_plain(trial) for trial in json.loads(run.plan.read_text())["trials"])
+    except FileNotFoundError:
+        raise RunFolderError(f"{run.plan} is missing. {cure_of(run.plan)}") from None
 
 
 def read_results(run: RunFolder, splits: Sequence[str]) -> RunResults:
@@ -271,10 +279,15 @@ def read_final_results(run: RunFolder, chosen: Collection[str]) -> RunResults:
         chosen: Trials whose values are wanted image by image.
 
     Raises:
-        DataError: It is missing, is not the manifest's images, or lacks a trial that is done.
+        DataError: It is missing, is not the manifest's images, or lacks a trial that is done; or a result is gone.
     """
     trials = planned_trials(run)
     results = _read_trial_results(run, trials)
+    if gone := [trial_id for trial_id in chosen if trial_id not in results]:
+        raise DataError(
+            f"{run.trial(gone[0]).result} is missing, so what that trial took is not known. `--resume` trains "
+            f"{', '.join(gone[:3])} again."
+        )
     found = _gather(run, trials, results, read_predictions(run.predictions), chosen)
     lost = [i for i, result in results.items() if result.state == "done" and (i, "val") not in found.scores]
     if lost:

@@ -21,7 +21,7 @@ import numpy as np
 
 from transferlib.comparison import tables
 from transferlib.comparison.choose import SCHEMA as CHOICE_SCHEMA
-from transferlib.comparison.choose import Choice, choose_from
+from transferlib.comparison.choose import Choice, choose_from, read_choice
 from transferlib.comparison.leaderboard import SCHEMA, Comparison, build_comparison
 from transferlib.comparison.ledger import FILE_NAME as READINGS
 from transferlib.comparison.ledger import fingerprint_test_set, read_readings, reading_notes
@@ -39,8 +39,9 @@ from transferlib.data.manifest import Manifest
 from transferlib.errors import RunFolderError, TransferlibError
 from transferlib.evaluation.predictions import Predictions, Source, read_predictions
 from transferlib.names import LOWER_IS_BETTER, SPLITS
-from transferlib.runs import RunFolder, read_json
+from transferlib.runs import RunFolder, file_sha256, has_content, read_json
 from transferlib.spec import JobSpec
+from transferlib.submissions import Submission
 
 Plain = Mapping[str, Any]
 CheckReport = Callable[[RunFolder, Verification], None]
@@ -88,7 +89,7 @@ def _refuse_others(run: RunFolder) -> None:
     path = run.leaderboard("json")
     status: Plain = {}
     with contextlib.suppress(ValueError):
-        status = read_json(run.status) or {}
+        status = run.read_status() or {}
     if not path.exists() and status.get("state") != "done":
         raise RunFolderError(
             f"Run {run.run_id} has no result that could be verified: it is {status.get('state', 'not begun')}. "
@@ -173,7 +174,10 @@ def _check_trials(run: RunFolder, found: RunResults, verification: Verification)
         name = folder.result.relative_to(run.path).as_posix()
         verification.compare(name, "", says, should_be)
         if folder.metrics.exists():
-            epochs = list(csv.DictReader(io.StringIO(folder.metrics.read_text(encoding="utf-8"))))
+            log = read_damaged_text(folder.metrics, verification)
+            if log is None:
+                continue
+            epochs = list(csv.DictReader(io.StringIO(log)))
             verification.compare(name, "epochs", result.epochs, len(epochs))
             best = epochs[result.best_epoch] if 0 <= result.best_epoch < len(epochs) else {}
             at_best = {key: _number(best[key]) for key in ("val_accuracy", "val_loss") if key in best}
@@ -240,7 +244,12 @@ def _compare_with_trial(
 def _read_with_choice(run: RunFolder, verification: Verification) -> tuple[RunResults, Choice]:
     """Read what there is, choose anew, and hold the saved choice against that."""
     saved = read_damaged_json(run.choice, verification)
-    chosen = [trial["trial_id"] for trial in saved["chosen"]] if saved else []
+    try:
+        chosen = [str(trial["trial_id"]) for trial in saved["chosen"]] if saved is not None else []
+        read_choice(run)
+    except DAMAGE as error:
+        verification.add(run.choice.name, f"cannot be read: {sentence_of(error)}")
+        saved, chosen = None, []
     found = read_final_results(run, chosen)
     choice = choose_from(found)
     if saved is not None:
@@ -298,11 +307,22 @@ def _number(cell: str) -> Any:
 
 
 def _check_model(run: RunFolder, choice: Choice, verification: Verification) -> None:
-    """Hold the model handed over against the trial's own, where both are here; they are one file as a rule."""
-    if choice.model is None:
+    """Hold the model handed over against the trial's own and the sha256 that it left; of a run in a storage, neither.
+
+    They are one file as a rule.
+    """
+    submission = Submission.load(run)
+    if choice.model is None or (submission is not None and submission.storage is not None):
         return
-    best = run.trial(choice.model.trial_id).best
-    if not (run.model.exists() and best.exists()) or run.model.samefile(best):
+    if not has_content(run.model):
+        again = f"`submit {run.verb} --resume {run.run_id}` makes it again"
+        verification.add(RunFolder.MODEL, f"is {'empty' if run.model.is_file() else 'missing'}; {again}")
         return
-    if not filecmp.cmp(run.model, best, shallow=False):
-        verification.add(RunFolder.MODEL, f"is not the model of {choice.model.trial_id}, which is best on validation")
+    folder = run.trial(choice.model.trial_id)
+    result = folder.read_result()
+    recorded = "" if result is None else result.files.get(folder.best.name, "")
+    is_other = bool(recorded) and file_sha256(run.model) != recorded
+    if folder.best.is_file() and not run.model.samefile(folder.best):
+        is_other = is_other or not filecmp.cmp(run.model, folder.best, shallow=False)
+    if is_other:
+        verification.add(RunFolder.MODEL, f"is not the model of {folder.path.name}, which is best on validation")

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,7 @@ from transferlib.data.splits import Assignment, Candidates, Cut, assign_folds, a
 from transferlib.errors import DataError
 from transferlib.names import SPLITS
 from transferlib.records import TrialKey
-from transferlib.runs import write_atomic
+from transferlib.runs import cure_of, write_atomic
 from transferlib.spec import DataSpec, NearDuplicates
 
 __all__ = ["ImageTable", "Manifest"]
@@ -58,6 +58,8 @@ COLUMNS = pa.schema(
     ]
 )
 OLDER_COLUMNS = COLUMNS.names[: COLUMNS.names.index("near_group")]
+SEALED = ("schema", "classes", "notes", "root", "num_bad", "cut", "near_duplicates", "depth_range", "folds")
+"""Metadata of ours; other tools may add their own."""
 CONTENT_COLUMNS = ("image_id", "label", "split", "group", "sha256", "width", "height", "status")
 """What makes two manifests the same: where the files lie on a machine, and the wording of reasons, do not."""
 
@@ -234,8 +236,9 @@ class Manifest:
             "depth_range": json.dumps(None if self.scale is None else self.scale.to_plain()),
             **({} if self.folds is None else {"folds": json.dumps(self.folds._asdict())}),
         }
+        metadata[SEAL] = _seal(metadata, self)
         buffer = io.BytesIO()
-        pq.write_table(self.table.replace_schema_metadata(metadata), buffer)
+        pq.write_table(self.table.replace_schema_metadata(metadata), buffer, write_page_checksum=True)
         write_atomic(path, buffer.getvalue())
 
     @classmethod
@@ -243,12 +246,19 @@ class Manifest:
         """Read what `save` wrote.
 
         Raises:
-            DataError: No such file, or none of ours.
+            DataError: No such file, none of ours, or damaged.
         """
         try:
-            table = pq.read_table(io.BytesIO(path.read_bytes()))
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{path} cannot be read as a manifest: {error}") from None
+            return cls._read(path)
+        except FileNotFoundError:
+            raise DataError(f"{path} cannot be read as a manifest: it is missing. {cure_of(path)}") from None
+        except _DAMAGE as error:
+            what = " ".join(str(error).split())[:200] or type(error).__name__
+            raise DataError(f"{path} is damaged and cannot be read as a manifest: {what}. {cure_of(path)}") from None
+
+    @classmethod
+    def _read(cls, path: Path) -> Manifest:
+        table = pq.read_table(io.BytesIO(path.read_bytes()), page_checksum_verification=True)
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         if metadata.get("schema") == OLDER_SCHEMA and table.schema.names == OLDER_COLUMNS:
             table = table.select(OLDER_COLUMNS)
@@ -259,7 +269,9 @@ class Manifest:
                 f"{path} is no manifest of schema {SCHEMA_VERSION} (it says {metadata.get('schema', 'nothing')}). "
                 "Make it anew with `submit compare`."
             )
-        return cls(
+        if not table.schema.equals(COLUMNS):
+            raise TypeError(f"its columns are {table.schema.types}")
+        manifest = cls(
             table=table.replace_schema_metadata(None),
             classes=tuple(json.loads(metadata["classes"])),
             notes=tuple(json.loads(metadata["notes"])),
@@ -271,6 +283,24 @@ class Manifest:
             # Older files do not say: each deep image was scaled by its own range.
             scale=DepthScale.from_plain(json.loads(metadata.get("depth_range", "null"))),
         )
+        if SEAL in metadata and metadata[SEAL] != _seal(metadata, manifest):
+            raise ValueError("its content is not what was written (another sha256)")
+        return manifest
+
+
+SEAL = "sha256"
+"""Key of the metadata; pages have checksums, the metadata and what they lead to have this."""
+_DAMAGE = (
+    *(OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError, MemoryError),
+    *(RecursionError, OverflowError),
+)
+"""What a flipped bit in a table's header ends in."""
+
+
+def _seal(metadata: Mapping[str, str], manifest: Manifest) -> str:
+    """Return the sha256 over a manifest's metadata and content."""
+    rest = {key: value for key, value in metadata.items() if key in SEALED}
+    return hashlib.sha256(f"{json.dumps(rest, sort_keys=True)}\n{manifest.sha256()}".encode()).hexdigest()
 
 
 def _policy(name: str) -> NearDuplicates:

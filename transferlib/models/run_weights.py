@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transferlib.errors import WeightsError
 from transferlib.records import TrialKey, TrialResult
-from transferlib.runs import RunFolder, TrialFolder, read_json
+from transferlib.runs import RunFolder, TrialFolder, read_object
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def find_run_model(folder: Path, architecture: str) -> RunModel:
             f"--weights {folder}: the run has no finished model of {architecture}. Finished and kept: {there}. "
             f"Give --arch accordingly, or finish the run first (--resume {run.run_id})."
         )
-    handed = (read_json(run.choice) or {}).get("model")
+    handed = (read_object(run.choice) or {}).get("model")
     best, trial = min(fitting, key=lambda pair: (pair[0].trial_id != handed, *_selection_key(pair[0])))
     _refuse_damaged(trial)
     chosen_of = f" of {len(fitting)}" if len(fitting) > 1 else ""

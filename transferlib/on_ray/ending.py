@@ -38,6 +38,7 @@ def final_reason(error: Exception) -> str | None:
     if type(error).__name__ == "OutOfMemoryError":  # torch's, by name: this module is read where torch is not loaded
         return f"The GPU's memory does not hold it; use a smaller --global-batch-size or --image-size. {error}"
     may_pass = isinstance(error, CheckpointError | StorageUnreachableError | CacheWriteError) or is_disk_full(error)
+    may_pass = may_pass or isinstance(error.__cause__, OSError)  # a disk that does not answer
     if isinstance(error, TransferlibError) and not may_pass:
         return str(error)
     return None

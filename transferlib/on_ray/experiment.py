@@ -13,16 +13,26 @@ import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from pathlib import Path
+from typing import Any
 
-from transferlib.comparison.choose import choose_candidates
+from transferlib.comparison.choose import choose_candidates, read_choice
 from transferlib.comparison.leaderboard import write_leaderboard
 from transferlib.comparison.ledger import record_reading
 from transferlib.data.cache_dir import default_cache_dir
-from transferlib.errors import EXIT_SOME_FAILED, StoppedError, TransferlibError
-from transferlib.evaluation.predictions import merge_predictions
+from transferlib.errors import (
+    EXIT_SOME_FAILED,
+    DamagedFileError,
+    DataError,
+    StoppedError,
+    TransferlibError,
+    TrialError,
+)
+from transferlib.evaluation.predictions import Predictions, merge_predictions
 from transferlib.on_ray.board import trial_board
 from transferlib.on_ray.mirroring import KeptRun, driver_mirror
 from transferlib.on_ray.prepare import draw_mosaic, prepare_data, settle, start_preparing_models
+from transferlib.on_ray.pruning import losers
 from transferlib.on_ray.session import cluster_ray, local_ray, object_store_bytes
 from transferlib.on_ray.tune import evaluate_trials, run_trials
 from transferlib.on_ray.turns import Turns
@@ -32,7 +42,7 @@ from transferlib.planning.fit import check_steps
 from transferlib.planning.machine import detect_machine
 from transferlib.planning.plan import Plan
 from transferlib.records import FINISHED, TrialResult, TrialSpec
-from transferlib.runs import RunFolder, disk_full_text, is_disk_full, read_json, write_atomic
+from transferlib.runs import RunFolder, disk_full_text, is_disk_full, write_atomic
 from transferlib.spec import JobSpec
 from transferlib.telemetry.exporter import serve_metrics
 from transferlib.words import count
@@ -98,7 +108,7 @@ class _Job:
     def run(self) -> int:
         """Go through the phases; return the exit code."""
         run, plan = self._run, self.plan
-        if (read_json(run.status) or {}).get("state") != "preparing":
+        if (_status_now(run) or {}).get("state") != "preparing":
             run.stop_flag.unlink(missing_ok=True)  # of the job before; one of this job's own, however early, holds
         self._refuse_to_go_on_if_stopped()
         self._phase("preparing", "joining the cluster" if self._is_on_cluster else "starting Ray")
@@ -217,11 +227,40 @@ class _Job:
         """Let finished trials whose files are not what they wrote be trained again, before any other is."""
         for trial in self.plan.trials:
             folder = self._run.trial(trial.trial_id)
-            if damaged := folder.damaged_files():
-                names = " and ".join(path.name for path in damaged)
-                self.tell(f"Trial {trial.trial_id} is trained again: {names} is not what it wrote (another sha256).")
-                for path in (folder.result, folder.predictions("test"), *damaged):
-                    self._kept.remove(path)
+            try:
+                if damaged := folder.damaged_files():
+                    names = " and ".join(path.name for path in damaged)
+                    self._train_again(trial, f"{names} is not what it wrote (another sha256)", damaged)
+                elif folder.read_result() is None:
+                    self._kept.remove(folder.predictions("test"))  # of a result that is gone
+            except DamagedFileError as error:
+                if isinstance(error.__cause__, OSError):  # it may well be whole
+                    raise
+                self._train_again(trial, f"{folder.result.name} is damaged")
+        without_model = self._without_model()
+        for trial in self.plan.trials:
+            folder = self._run.trial(trial.trial_id)
+            left = folder.lost_files(has_model=trial.trial_id not in without_model)
+            if lost := [path for path in left if not self._kept.has(path)]:
+                self._train_again(trial, f"{' and '.join(path.name for path in lost)} is missing or empty", lost)
+
+    def _train_again(self, trial: TrialSpec, why: str, damaged: Sequence[Path] = ()) -> None:
+        self.tell(f"Trial {trial.trial_id} is trained again: {why}.")
+        folder = self._run.trial(trial.trial_id)
+        for path in (folder.result, folder.predictions("test"), *damaged):
+            self._kept.remove(path)
+
+    def _without_model(self) -> set[str]:
+        """Return the trials whose model is not kept."""
+        if self._spec.output.keep != "chosen":
+            return set()
+        try:
+            choice = read_choice(self._run)
+        except DamagedFileError:
+            choice = None
+        if choice is None:
+            return set(losers(self._run, self.plan.trials))
+        return {trial.trial_id for trial in self.plan.trials} - set(choice.trial_ids)
 
     def _finish(self) -> None:
         run, plan = self._run, self.plan
@@ -233,6 +272,7 @@ class _Job:
         chosen = set(choose_candidates(run).trial_ids)
         record_reading(run)
         tested = [trial for trial in plan.trials if trial.trial_id in chosen]
+        self._drop_damaged_tables(tested)
         evaluate_trials(run, plan, tested, self._turns, self._say_waiting)
         self._refuse_to_go_on_if_stopped()
         self._kept.pull()
@@ -246,6 +286,17 @@ class _Job:
             for trial in plan.trials:
                 if trial.trial_id not in chosen:
                     self._kept.remove(run.trial(trial.trial_id).best)
+
+    def _drop_damaged_tables(self, trials: Sequence[TrialSpec]) -> None:
+        """Let test predictions that cannot be read be made again: by the same model they come out the same."""
+        for trial in trials:
+            path = self._run.trial(trial.trial_id).predictions("test")
+            if path.is_file():
+                try:
+                    Predictions.load(path)
+                except (DataError, TrialError):
+                    self.tell(f"The test predictions of {trial.trial_id} are damaged, and made again.")
+                    self._kept.remove(path)
 
     def _is_finished(self, trial: TrialSpec) -> bool:
         result = self._run.trial(trial.trial_id).read_result()
@@ -280,6 +331,14 @@ class _Job:
             f"Stopped with {num_done} of {num_trials} trials finished; checkpoints of the others are kept. "
             f"Go on with: {self._resume_command()}"
         )
+
+
+def _status_now(run: RunFolder) -> dict[str, Any] | None:
+    """Return `status.json`; None where it cannot be read: this job writes it anew."""
+    try:
+        return run.read_status()
+    except DamagedFileError:
+        return None
 
 
 def write_report(run: RunFolder) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from transferlib.errors import RunFolderError
-from transferlib.runs import STORAGE_VARIABLE, RunFolder, link_or_copy, write_atomic
+from transferlib.runs import STORAGE_VARIABLE, RunFolder, has_content, link_or_copy, write_atomic
 from transferlib.storage.uris import is_uri
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ class KeptRun(Protocol):
 
     def pull(self) -> None:
         """Bring here, now, what trials on other nodes have written."""
+
+    def has(self, path: Path) -> bool:
+        """Say whether a file of the run is where it is kept, and is not empty."""
 
     def remove(self, path: Path) -> None:
         """Remove one file of the run, here and where it is kept; it need not be there."""
@@ -47,6 +50,10 @@ class OnDisk:
 
     def pull(self) -> None:
         """Do nothing: it is here."""
+
+    def has(self, path: Path) -> bool:
+        """Say whether the file is there."""
+        return has_content(path)
 
     def remove(self, path: Path) -> None:
         """Remove the file."""

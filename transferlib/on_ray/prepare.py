@@ -29,6 +29,7 @@ from transferlib.on_ray.tasks import worker_task
 from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder, read_json, write_json
 from transferlib.spec import JobSpec
+from transferlib.words import count
 
 Tell = Callable[[str], None]
 
@@ -52,8 +53,9 @@ def prepare_data(
 
     Raises:
         DataError: The images cannot serve.
-        RunFolderError: They changed since the run began.
+        RunFolderError: They changed since the run began, or nothing is left that says what it began with.
     """
+    _refuse_without_record(run)
     listing = list_images(spec.data.path, spec.data.class_level, spec.data.group_regex)
     limits = Limits(spec.data.max_pixels, spec.data.max_file_bytes)
     cache = _cache(spec, limits)
@@ -110,6 +112,22 @@ def _cache(spec: JobSpec, limits: Limits) -> DecodedCache | None:
         return None
     scale = DepthScale.given(spec.data.depth_range)
     return DecodedCache(cache_folder(spec.data.cache), spec.short_side, limits, scale)
+
+
+def _refuse_without_record(run: RunFolder) -> None:
+    """Refuse to take the images as they are now for those that trials were trained on, where nothing says so."""
+    settled = Prepared.load(run)
+    if run.manifest.exists() or (settled is not None and settled.manifest_sha256):
+        return
+    left = ("result.json", "best.safetensors", "predictions-*.parquet")
+    begun = {path.parent.name for name in left for path in run.path.glob(f"trials/*/{name}")}
+    begun |= {path.parent.name for path in run.path.glob("trials/*/last") if any(path.iterdir())}
+    if begun:
+        raise RunFolderError(
+            f"{run.manifest.name} and {run.prepared.name} of run {run.run_id} are gone, and they named the images that "
+            f"{count(len(begun), 'trial')} began with ({', '.join(sorted(begun)[:3])}). Images of today need not be "
+            "those: bring one of the files back from a copy, or start a new run."
+        )
 
 
 def _refuse_changed_images(run: RunFolder, before: Manifest, now: Manifest) -> None:

@@ -48,7 +48,7 @@ class DropLosers(tune.Callback):
 
         One that cannot be removed now is left for the end of the job, which tries again.
         """
-        for trial_id in _losers(self._run, self._trials):
+        for trial_id in losers(self._run, self._trials):
             if trial_id not in self._dropped:
                 self._dropped.add(trial_id)
                 try:
@@ -57,15 +57,16 @@ class DropLosers(tune.Callback):
                     log.warning("The model of %s is not dropped yet: %s", trial_id, error)
 
 
-def _losers(run: RunFolder, trials: Sequence[TrialSpec]) -> list[str]:
+def losers(run: RunFolder, trials: Sequence[TrialSpec]) -> list[str]:
+    """Return the trials that a rival of the same arm and seed beats, where all of these have ended."""
     groups: dict[TrialKey, list[TrialResult | None]] = {}
     for trial in trials:
         groups.setdefault(replace(trial.key, candidate=0), []).append(run.trial(trial.trial_id).read_result())
-    losers = []
+    lost = []
     for group in groups.values():
         ended = [result for result in group if result is not None and result.state in FINISHED]
         if len(ended) == len(group):
             done = [result for result in ended if result.state == "done"]
             best = max((result.score for result in done), default=0.0)
-            losers += [result.trial_id for result in done if result.score < best]
-    return losers
+            lost += [result.trial_id for result in done if result.score < best]
+    return lost

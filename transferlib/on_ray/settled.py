@@ -10,6 +10,7 @@ from transferlib.data.cache_dir import cache_folder
 from transferlib.data.decode import Limits
 from transferlib.data.source import PixelSource
 from transferlib.planning.plan import Plan
+from transferlib.records import check_types
 from transferlib.runs import RunFolder, read_object, reading
 from transferlib.spec import JobSpec
 
@@ -40,7 +41,11 @@ class Prepared:
         """
         with reading(run.prepared):
             value = read_object(run.prepared)
-            return None if value is None else cls(**value)
+            if value is None:
+                return None
+            prepared = cls(**value)
+            check_types(prepared)
+            return prepared
 
     def to_plain(self) -> dict[str, object]:
         """Return it as plain values."""

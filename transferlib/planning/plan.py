@@ -13,15 +13,15 @@ from typing import Any, Self
 
 from transferlib.comparison.tuning import Tuning
 from transferlib.data.listing import Listing
-from transferlib.errors import DataError, PlanError
+from transferlib.errors import DataError, PlanError, RunFolderError
 from transferlib.planning.cost import Cost, Demand, estimate_cost
 from transferlib.planning.fit import check_steps, fit_to_memory, gpu_memory_notes, refuse_if_too_big
 from transferlib.planning.machine import Machine
 from transferlib.planning.option_notes import option_notes, worker_notes
 from transferlib.planning.placement import describe_placement, place_trials
 from transferlib.planning.resources import Resources, derive_resources
-from transferlib.records import TrialKey, TrialSpec
-from transferlib.runs import reading
+from transferlib.records import TrialKey, TrialSpec, check_types
+from transferlib.runs import RunFolder, cure_of, reading
 from transferlib.spec import JobSpec
 from transferlib.strategies import lr_candidates
 
@@ -134,6 +134,19 @@ class Plan:
             return cls.from_json(path.read_text())
 
     @classmethod
+    def of_run(cls, run: RunFolder) -> Self:
+        """Read the plan of a run that must have one.
+
+        Raises:
+            RunFolderError: There is none, or it is damaged.
+            PlanError: It is of another schema.
+        """
+        try:
+            return cls.load(run.plan)
+        except FileNotFoundError:
+            raise RunFolderError(f"{run.plan} is missing. {cure_of(run.plan)}") from None
+
+    @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote.
 
@@ -150,7 +163,12 @@ class Plan:
         if "data_cpus" not in fields:  # of a version that left them over instead: what was left, a worker
             workers = fields["concurrency"] * fields["workers_per_trial"]
             fields["data_cpus"] = max(0.0, (fields["ray_cpus"] / workers) - fields["cpus_per_worker"])
-        return cls(**fields)
+        plan = cls(**fields)
+        for record in (plan, plan.cost):
+            check_types(record)
+        if not plan.trials:
+            raise ValueError("it has no trials")
+        return plan
 
 
 def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: int = 0) -> Plan:

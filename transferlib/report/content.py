@@ -22,6 +22,7 @@ from transferlib.data.manifest import Manifest
 from transferlib.evaluation.metrics import METRIC_NAMES, Metrics, compute_metrics
 from transferlib.names import METRIC_WORDS
 from transferlib.planning.plan import Plan
+from transferlib.records import checked
 from transferlib.report import figures
 from transferlib.report.calibration import ArmCalibration, calibrate, chosen_predictions
 from transferlib.report.confusion import confused_pairs, summed_confusion
@@ -34,7 +35,7 @@ from transferlib.report.mistakes import Thumbnails, find_mistakes
 from transferlib.report.per_class import ClassFigures, per_class
 from transferlib.report.result import describe_model, matrix_rows, range_axis, title_of
 from transferlib.report.words import date_text
-from transferlib.runs import RunFolder, read_json
+from transferlib.runs import RunFolder, read_object, reading
 from transferlib.spec import JobSpec
 
 MAX_MATRIX_CLASSES = 200
@@ -53,7 +54,7 @@ def report_content(run: RunFolder, *, with_pictures: bool = True) -> dict[str, A
         DataError: Predictions are missing or are not the manifest's images.
     """
     spec = JobSpec.load(run.spec)
-    plan = Plan.load(run.plan)
+    plan = Plan.of_run(run)
     comparison = load_comparison(run)
     is_final = comparison.is_final
     found = read_final_results(run, comparison.choice.trial_ids) if is_final else read_results(run, ("val",))
@@ -101,8 +102,8 @@ def report_content(run: RunFolder, *, with_pictures: bool = True) -> dict[str, A
         "copies": copy_content(comparison, found, manifest, thumbnails),
         "labels": label_content(comparison, found, thumbnails),
         "mistakes": _mistakes(comparison, found, split, thumbnails),
-        "environment": _flat(read_json(run.environment) or {}),
-        "weights": (read_json(run.path / "prepared.json") or {}).get("origins", {}),
+        "environment": _flat(read_object(run.environment) or {}),
+        "weights": _origins(run),
         "spec_yaml": yaml.safe_dump(yaml.safe_load(run.spec.read_text()), sort_keys=False, allow_unicode=True),
     }
     return {**content, "figures_json": figures_json(content)}
@@ -208,9 +209,16 @@ def read_epochs(run: RunFolder, trial_id: str) -> list[dict[str, float]]:
     path = run.trial(trial_id).metrics
     if not path.exists():
         return []
-    with open(path, encoding="utf-8", newline="") as file:
+    with reading(path), open(path, encoding="utf-8", newline="") as file:
         names = ("train_loss", "val_accuracy")
         return [{name: float(row[name]) for name in names} for row in csv.DictReader(file)]
+
+
+def _origins(run: RunFolder) -> dict[str, str]:
+    """Return where the weights of each network came from."""
+    prepared = read_object(run.prepared) or {}
+    with reading(run.prepared):
+        return dict(checked(prepared.get("origins", {}), dict, "origins"))
 
 
 def _reliability(of: ArmCalibration) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from transferlib.data.manifest import Manifest
-from transferlib.runs import RunFolder
+from transferlib.runs import RunFolder, reading
 
 MAX_LEFT_OUT = 100
 """Rows of the table; the manifest has all of them."""
@@ -42,4 +42,6 @@ def data_content(run: RunFolder, manifest: Manifest, *, with_pictures: bool) -> 
 def _mosaic(run: RunFolder) -> str:
     if not run.mosaic.exists() or run.mosaic.stat().st_size > MAX_MOSAIC_BYTES:
         return ""
-    return f"data:image/png;base64,{base64.b64encode(run.mosaic.read_bytes()).decode()}"
+    with reading(run.mosaic):
+        picture = run.mosaic.read_bytes()
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"

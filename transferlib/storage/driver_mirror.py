@@ -141,6 +141,18 @@ class DriverMirror:
         """
         persist(f"What the job of {self._run.run_id} wrote", self._push, self._patience_s, time.sleep)
 
+    def has(self, path: Path) -> bool:
+        """Say whether a file of the run is in the store, and is not empty.
+
+        Args:
+            path: Below the run's folder.
+
+        Raises:
+            StorageError: The store cannot be used.
+        """
+        info = self._store.info(path.relative_to(self._run.path).as_posix())
+        return info is not None and info.size > 0
+
     def remove(self, path: Path) -> None:
         """Remove a file of the run, here and in the store.
 

@@ -15,7 +15,7 @@ from transferlib.data.manifest import Manifest
 from transferlib.errors import DataError, NonFiniteLossError
 from transferlib.planning.plan import Plan
 from transferlib.records import FINISHED
-from transferlib.runs import RunFolder, read_json
+from transferlib.runs import RunFolder
 from transferlib.telemetry.catalogue import JOB_STATES, PREFIX, TRIAL_STATES
 from transferlib.telemetry.trial_feed import Sample, TrialFeed
 
@@ -98,7 +98,7 @@ class Feed:
 
     def _read_status(self) -> None:
         try:
-            self._status = read_json(self._run.status) or self._status
+            self._status = self._run.read_status() or self._status
         except (OSError, ValueError):
             return  # what it said before stands
 

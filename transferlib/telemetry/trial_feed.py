@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from transferlib.errors import DamagedFileError
 from transferlib.records import FINISHED, TrialProgress, TrialResult, TrialSpec, TrialState, TrialTotals
-from transferlib.runs import TrialFolder
+from transferlib.runs import TrialFolder, reading
 from transferlib.telemetry.catalogue import PHASES, PREFIX
 
 SCRAPES_AFTER_END = 3
@@ -53,13 +54,13 @@ class TrialFeed:
     def refresh(self) -> None:
         """Read again what changed; a file that cannot be read now is read at the next call."""
         if self.result is None and (text := self._changed_text(self._folder.result)) is not None:
-            result = TrialResult.from_json(text)
-            self.result = result if result.state in FINISHED else None
+            with suppress(DamagedFileError), reading(self._folder.result):  # the job says so
+                result = TrialResult.from_json(text)
+                self.result = result if result.state in FINISHED else None
         if (text := self._changed_text(self._folder.progress)) is not None:
-            try:
+            # Emptied by a power cut: what was read before stands.
+            with suppress(DamagedFileError), reading(self._folder.progress):
                 self.progress = TrialProgress.from_json(text)
-            except (json.JSONDecodeError, TypeError):  # emptied by a power cut: what was read before stands
-                return
 
     @property
     def state(self) -> TrialState:
@@ -137,7 +138,7 @@ class TrialFeed:
             if self._stamps.get(path) == stamp:
                 return None
             text = path.read_text()
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             return None
         self._stamps[path] = stamp
         return text
