@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -127,9 +126,10 @@ def damaged(
 def test_every_verb_says_what_is_damaged_and_none_ends_in_a_traceback(file: str, damaged: Damaged) -> None:
     verbs = [verb for verb in VERBS if verb[0] not in SLOW]
     slow = [verb for verb in VERBS if verb[0] in SLOW]
-    for kind, verb in [*product(DAMAGE, verbs), *product(("other", "folder", "gone"), slow)]:
+    for kind in DAMAGE:
         damage(damaged.renew().path / file, kind)
-        damaged.look(verb, "spec.yaml" if file == "spec.yaml" else (kind, file))
+        for verb in [*verbs, *(slow if kind in ("other", "folder", "gone") else [])]:
+            damaged.look(verb, "spec.yaml" if file == "spec.yaml" else (kind, file))
 
 
 MODEL = {"path": "model/model.safetensors", "arm": "resnet18-full", "seed": 0, "val": 0.9, "test": {"value": 0.9}}
@@ -159,11 +159,11 @@ WRONG: tuple[tuple[str, str, object], ...] = (
 @pytest.mark.parametrize(("file", "name", "value"), WRONG)
 def test_a_value_of_another_type_is_told_by_every_verb(file: str, name: str, value: object, damaged: Damaged) -> None:
     is_of_report = file.startswith(("plan", "choice", "environment", "prepared", "test_readings", "trials"))
+    path = damaged.renew().path / file
+    plain = json.loads(path.read_text()) if path.exists() else {}
+    path.unlink(missing_ok=True)
+    path.write_text(json.dumps({**plain, name: value}))
     for verb in [*(verb for verb in VERBS if verb[0] not in SLOW), *([("report",)] if is_of_report else [])]:
-        path = damaged.renew().path / file
-        plain = json.loads(path.read_text()) if path.exists() else {}
-        path.unlink(missing_ok=True)
-        path.write_text(json.dumps({**plain, name: value}))
         damaged.look(verb, (file, name, value))
 
 
