@@ -68,13 +68,16 @@ def found_line(listing: Listing) -> str:
     return f"{what}; {splits or 'no splits given: they are cut'}."
 
 
-def weights_line(environ: Mapping[str, str]) -> str:
-    """Return that the weights of a job with the defaults are still to be downloaded; empty where they are here.
+def weights_line(environ: Mapping[str, str], models: ModelSpec | None = None) -> str:
+    """Return that the weights of a job are still to be downloaded; empty where they are here, or are no download.
 
     Args:
         environ: Environment variables.
+        models: Of the job; None: with the defaults.
     """
-    models = ModelSpec()
+    models = models or ModelSpec()
+    if not models.weights.startswith("IMAGENET1K"):
+        return ""
     missing = [name for name in models.architectures if not any(torch_cache_dir(environ).glob(f"{name}-*.pth"))]
     if not missing:
         return ""

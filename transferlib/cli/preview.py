@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import shutil
 import textwrap
@@ -11,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from transferlib import words
+from transferlib.cli.init import weights_line
 from transferlib.cli.options import FLAGS, Flag
 from transferlib.data.cache_dir import cache_folder
 from transferlib.data.depth_scale import in_words
@@ -32,6 +34,8 @@ MOST_CLASSES = 12
 """Named in a plan."""
 FEW_IMAGES = 100
 """Of test: with fewer, what is reckoned to be found four times of five is found in half to two thirds of them."""
+LARGEST_SHOWN = 0.5
+"""Difference of two accuracies from which nobody needs a test to see it."""
 
 
 def look(spec: JobSpec) -> Listing:
@@ -134,7 +138,8 @@ def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) ->
     yield _row("disk", _disk(machine, plan))
     yield _row("memory", _memory(machine, plan))
     yield _row("time", f"about {words.duration(cost.seconds)} (rough; corrected once the first epochs are done)")
-    for note in (*listing.notes, *plan.notes):
+    missing = "" if machine.nodes or spec.strategies.names == ("scratch",) else weights_line(os.environ, spec.models)
+    for note in (*listing.notes, *plan.notes, *filter(None, [missing])):
         yield _row("note", note)
 
 
@@ -173,6 +178,9 @@ def can_show(plan: Plan) -> str | None:
     from transferlib.comparison.statistics import MIN_SEEDS
 
     least = "about" if num_images >= FEW_IMAGES else "more than"
+
+    if detectable_difference(num_images, max(num_seeds, 10), num_arms) > LARGEST_SHOWN:
+        return f"nothing: {words.count(num_images, 'test image')} are too few"
 
     def points(seeds: int) -> str:
         return f"{100 * detectable_difference(num_images, seeds, num_arms):.1f}"

@@ -70,11 +70,11 @@ class DataCheck:
     def warnings(self) -> list[str]:
         """Return what somebody should decide before training."""
         start = "warning: "
-        return [line.removeprefix(start) for line in self.manifest.summary_lines() if line.startswith(start)]
+        return [line.removeprefix(start) for line in self.manifest.summary_lines("--json") if line.startswith(start)]
 
     def lines(self) -> list[str]:
         """Return all of it for a terminal."""
-        told = self.manifest.summary_lines()
+        told = self.manifest.summary_lines("--json")
         split = next((row for row, line in enumerate(told) if line.startswith("warning: ")), len(told))
         return [*told[:split], *self._size_lines(), *self._copy_lines(), *told[split:]]
 
@@ -89,6 +89,11 @@ class DataCheck:
             "counts": counts,
             "smallest_class": self._smallest_class(),
             "statuses": dict(sorted(statuses.items())),
+            "left_out": [
+                {name: row[name] for name in ("image_id", "status", "reason")}
+                for row in self.manifest.table.to_pylist()
+                if row["status"] != "used"
+            ],
             "short_side": self._short_sides(),
             "remarks": [
                 {"image_id": row["image_id"], "remarks": row["remarks"].split("; ")}

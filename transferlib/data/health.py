@@ -57,7 +57,12 @@ def check_classes(classes: Sequence[str], good_labels: Sequence[str], bad: Seque
 
 
 def summarise(
-    root: str, counts: Mapping[str, Mapping[str, int]], table: pa.Table, num_bad: int, notes: Sequence[str]
+    root: str,
+    counts: Mapping[str, Mapping[str, int]],
+    table: pa.Table,
+    num_bad: int,
+    notes: Sequence[str],
+    whole: str,
 ) -> list[str]:
     """Return the lines a user reads before training; loud ones begin with "warning: ".
 
@@ -67,13 +72,14 @@ def summarise(
         table: Of the manifest.
         num_bad: Files that were meant as images and are none.
         notes: How the source was read.
+        whole: Where all of what is cut short here stands.
     """
     total = sum(sum(of.values()) for of in counts.values())
     classes = list(next(iter(counts.values())))
     lines = [f"{count(total, 'image')} of {count(len(classes), 'class')} from {root}", *_count_table(counts, classes)]
     lines += notes
-    lines += _left_out(table)
-    lines += [f"warning: {line}" for line in _alarms(counts, classes, table, num_bad, total)]
+    lines += _left_out(table, whole)
+    lines += [f"warning: {line}" for line in _alarms(counts, classes, table, num_bad, total, whole)]
     return lines
 
 
@@ -91,7 +97,7 @@ def _count_table(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]
     return lines
 
 
-def _left_out(table: pa.Table) -> list[str]:
+def _left_out(table: pa.Table, whole: str) -> list[str]:
     rows = zip(*(table[name].to_pylist() for name in ("image_id", "status", "reason")), strict=True)
     out = [row for row in rows if row[1] != "used" and row[2] != HIDDEN_REASON]
     if not out:
@@ -100,12 +106,17 @@ def _left_out(table: pa.Table) -> list[str]:
     lines = [f"Left out: {', '.join(f'{number:,} {status}' for status, number in sorted(statuses.items()))}"]
     lines += [f"  {printable(image_id)}: {reason}" for image_id, _, reason in out[:MOST_SHOWN]]
     if len(out) > MOST_SHOWN:
-        lines.append(f"  ... and {len(out) - MOST_SHOWN:,} more; all are in manifest.parquet, with their reasons")
+        lines.append(f"  ... and {len(out) - MOST_SHOWN:,} more; {whole} has all, with their reasons")
     return lines
 
 
 def _alarms(
-    counts: Mapping[str, Mapping[str, int]], classes: Sequence[str], table: pa.Table, num_bad: int, total: int
+    counts: Mapping[str, Mapping[str, int]],
+    classes: Sequence[str],
+    table: pa.Table,
+    num_bad: int,
+    total: int,
+    whole: str,
 ) -> list[str]:
     alarms = []
     statuses = Counter(table["status"].to_pylist())
@@ -126,7 +137,7 @@ def _alarms(
             f"{train[smallest]:,}; --class-weights balanced makes them count alike, and balanced accuracy is the "
             "figure to read."
         )
-    return [*alarms, *near_alarms(table)]
+    return [*alarms, *near_alarms(table, whole)]
 
 
 def count(number: int, noun: str) -> str:

@@ -207,9 +207,14 @@ class Manifest:
         counted = Counter(zip(used["split"].to_pylist(), used["label"].to_pylist(), strict=True))
         return {split: {label: counted[split, label] for label in self.classes} for split in SPLITS}
 
-    def summary_lines(self) -> list[str]:
-        """Return what a user should know before training: counts, what was left out and why, and warnings."""
-        return summarise(self.root, self.count_by_split_and_class(), self.table, self.num_bad, self._all_notes())
+    def summary_lines(self, whole: str = "manifest.parquet") -> list[str]:
+        """Return what a user should know before training: counts, what was left out and why, and warnings.
+
+        Args:
+            whole: Where all of what is cut short in these lines stands.
+        """
+        counts = self.count_by_split_and_class()
+        return summarise(self.root, counts, self.table, self.num_bad, self._all_notes(), whole)
 
     def _all_notes(self) -> tuple[str, ...]:
         return (*self.notes, *near_notes(self.table, is_grouped=self.near == "group"), *look_notes(self.table))

@@ -145,7 +145,7 @@ def near_notes(table: pa.Table, *, is_grouped: bool) -> list[str]:
     return [f"Near duplicates: {found.images:,} images in {groups} that show the same; {what}."]
 
 
-def near_alarms(table: pa.Table) -> list[str]:
+def near_alarms(table: pa.Table, whole: str) -> list[str]:
     """Return what is said loudly of near duplicates: across splits and across classes.
 
     Args:
@@ -159,14 +159,15 @@ def near_alarms(table: pa.Table) -> list[str]:
     )
     alarms = [
         f"{number:,} of {splits[split]:,} {split} images ({100 * number / splits[split]:.1f} %) show the same as a "
-        "training image: figures on them say little of new photos. manifest.parquet names them (near_duplicate)."
+        "training image: figures on them say little of new photos. "
+        f"{whole} names them."
         for split, number in found.in_train.items()
         if number
     ]
     if found.other_class:
         alarms.append(
             f"{found.other_class:,} images show the same as an image of another class: decide which label is right. "
-            "manifest.parquet names them (near_duplicate)."
+            f"{whole} names them."
         )
     return alarms
 
