@@ -67,6 +67,10 @@ KEEP = ("chosen", "all")
 NO_VALUE = "-"
 """In tables, where there is no figure."""
 EDGE_NOTE = "* at the edge of the rates tried: a rate beyond it may do better (--lr-candidates)."
+ENOUGH_SEEDS = 3
+FEW_SEEDS_NOTE = (
+    "With fewer than 3 seeds the limits are of these trained models: what training again brings is not in them."
+)
 FEWEST_RATES = 2
 TWO_RATES_NOTE = "Two rates were tried in each arm; one beyond them may do better (--lr-candidates)."
 """Of two rates each is at the edge: a star on all of them would tell nothing."""

@@ -13,7 +13,16 @@ from typing import Any
 from transferlib.cli.resolve import find_runs_dir
 from transferlib.cli.tables import fit_columns, text_table
 from transferlib.errors import RunFolderError, UsageError
-from transferlib.names import EDGE_NOTE, FEWEST_RATES, LOWER_IS_BETTER, METRIC_WORDS, NO_VALUE, TWO_RATES_NOTE
+from transferlib.names import (
+    EDGE_NOTE,
+    ENOUGH_SEEDS,
+    FEW_SEEDS_NOTE,
+    FEWEST_RATES,
+    LOWER_IS_BETTER,
+    METRIC_WORDS,
+    NO_VALUE,
+    TWO_RATES_NOTE,
+)
 from transferlib.planning.plan import Plan
 from transferlib.records import TrialKey, TrialResult, checked
 from transferlib.runs import RunFolder, has_content, read_object, reading
@@ -77,6 +86,9 @@ def _result_lines(
     run: RunFolder, leaderboard: Mapping[str, Any], edges: Collection[tuple[str, str]], notes: Iterable[str], width: int
 ) -> Iterator[str]:
     yield from leaderboard_lines(leaderboard, edges, width)
+    figures = (arm.get(leaderboard["metric"]) for arm in leaderboard["arms"])
+    if any(figure and len(figure["by_seed"]) < ENOUGH_SEEDS for figure in figures):
+        yield FEW_SEEDS_NOTE
     yield from notes
     verdict = leaderboard["verdict"]
     for sentence in (*verdict["sentences"], *verdict["notes"]):
