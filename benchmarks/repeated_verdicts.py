@@ -20,10 +20,9 @@ from prediction_tables import (
 )
 from verdict_rules import Answers, OldReading, Reading, costs_of, file_of, is_within, read, read_old, recommend
 
-from transferlib.comparison.statistics import MIN_SEEDS
 from transferlib.comparison.variance import Rows
 from transferlib.evaluation.image_values import image_values, strata_of
-from transferlib.names import LOWER_IS_BETTER, METRICS
+from transferlib.names import LOWER_IS_BETTER, METRICS, MIN_SEEDS
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -24,8 +24,7 @@ from rate_tuning import ROWS_HEADER, SUMMARY_HEADER, measure_tuning
 from repeated_verdicts import GAP, measure_metrics, measure_rates
 
 from transferlib.comparison.power import detectable_difference
-from transferlib.comparison.statistics import MIN_SEEDS
-from transferlib.names import METRICS
+from transferlib.names import METRICS, MIN_SEEDS
 
 NUMS_IMAGES, NUMS_SEEDS, NUMS_ARMS = (45, 150, 300, 1000, 3000), (1, 2, 3, 5, 10), (2, 3, 5, 8)
 

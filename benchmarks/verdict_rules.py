@@ -11,7 +11,6 @@ import numpy as np
 
 from transferlib.comparison.statistics import (
     ALPHA,
-    MIN_SEEDS,
     arm_interval,
     at_worst,
     holm,
@@ -19,6 +18,7 @@ from transferlib.comparison.statistics import (
     sign_bound,
 )
 from transferlib.comparison.variance import Rows, Spread, borrow, these_models, trained_again
+from transferlib.names import MIN_SEEDS
 
 if TYPE_CHECKING:
     import numpy.typing as npt

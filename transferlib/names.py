@@ -67,9 +67,11 @@ KEEP = ("chosen", "all")
 NO_VALUE = "-"
 """In tables, where there is no figure."""
 EDGE_NOTE = "* at the edge of the rates tried: a rate beyond it may do better (--lr-candidates)."
-ENOUGH_SEEDS = 3
+MIN_SEEDS = 3
+"""Seeds an arm needs before anything is said of training again: two leave one degree of freedom."""
 FEW_SEEDS_NOTE = (
-    "With fewer than 3 seeds the limits are of these trained models: what training again brings is not in them."
+    f"With fewer than {MIN_SEEDS} seeds the limits are of these trained models: "
+    "what training again brings is not in them."
 )
 FEWEST_RATES = 2
 TWO_RATES_NOTE = "Two rates were tried in each arm; one beyond them may do better (--lr-candidates)."

@@ -1,6 +1,6 @@
 """The plain types that pass between rooms and into the run folder: what a trial is, where it stands, how it ended.
 
-Standard library only, so that the command line can read a run without loading torch.
+No torch and no numpy, so that the command line can read a run at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, get_args
+from functools import lru_cache
+from typing import Any, Literal, Self
+
+from pydantic import TypeAdapter, ValidationError
 
 TrialState = Literal["pending", "running", "done", "failed", "stopped", "spared"]
 """spared: never trained, since another rate was better on the seeds that tune."""
@@ -42,48 +45,18 @@ def check_types(record: Any) -> None:
     Raises:
         TypeError: One is of another type.
     """
-    for each in dataclasses.fields(record):
-        value = getattr(record, each.name)
-        if not _is_of(value, str(each.type)):
-            raise TypeError(f"{each.name} is {str(value)[:40]!r}, not {each.type}")
+    kind: Any = type(record)
+    try:
+        _adapter(kind).validate_json(json.dumps(dataclasses.asdict(record)), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        raise TypeError(f"{name} is {json.dumps(first['input'])[:40]}: {first['msg'].lower()}") from None
 
 
-def _is_of(value: Any, kind: str) -> bool:
-    """Say whether a value is of a type given as in its annotation; types that are not plain are not looked at."""
-    if len(kinds := _split(kind, " | ")) > 1:
-        return any(_is_of(value, each) for each in kinds)
-    base, _, inner = kind.removesuffix("]").partition("[")
-    match base:
-        case "None":
-            return value is None
-        case "bool":
-            return isinstance(value, bool)
-        case "int":
-            return isinstance(value, int) and not isinstance(value, bool)
-        case "float":
-            return isinstance(value, int | float) and not isinstance(value, bool)
-        case "str":
-            return isinstance(value, str)
-        case "TrialState":
-            return value in get_args(TrialState)
-        case "dict":
-            of_value = _split(inner, ", ")[-1]
-            return isinstance(value, dict) and all(_is_of(each, of_value) for each in value.values())
-        case "list" | "tuple":
-            of_item = _split(inner, ", ")[0]
-            return isinstance(value, list | tuple) and all(_is_of(each, of_item) for each in value)
-    return True
-
-
-def _split(kind: str, separator: str) -> list[str]:
-    """Split an annotation where the separator is in no brackets."""
-    parts: list[str] = []
-    for part in kind.split(separator):
-        if parts and parts[-1].count("[") > parts[-1].count("]"):
-            parts[-1] += separator + part
-        else:
-            parts.append(part)
-    return parts
+@lru_cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 class JsonRecord:

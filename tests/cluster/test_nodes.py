@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.cluster.nodes import NamespacedCluster, namespaced_cluster, why_no_namespaces
+from tests.on_ray.desk import submit, wait_until
 from tests.on_ray.jobs import num_epochs, write_images
 from transferlib.records import TrialResult
 from transferlib.runs import RunFolder
@@ -25,7 +22,6 @@ pytestmark = [
     pytest.mark.skipif(bool(why_no_namespaces()), reason=why_no_namespaces()),
 ]
 
-SUBMIT = str(Path(sys.executable).with_name("submit"))
 TRIAL = "resnet18-full-s0-c0"
 NAMES = {"node-1", "node-2", "node-3"}
 OPTIONS = {
@@ -56,18 +52,7 @@ class Desk:
         }
 
     def submit(self, *arguments: str, code: int = 0) -> str:
-        process = subprocess.run(
-            [SUBMIT, *arguments],
-            cwd=self.shared,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert process.returncode == code, process.stdout + process.stderr
-        return process.stdout
+        return submit(self.shared, self._environment, *arguments, code=code).stdout
 
     def detach(self, *more: str) -> RunFolder:
         options = [word for option in OPTIONS.items() for word in option]
@@ -80,14 +65,6 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     shared = tmp_path_factory.mktemp("shared")
     with namespaced_cluster(3, shared, cpus=2) as cluster:
         yield Desk(cluster, shared)
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float = 120) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-    return value
 
 
 def result_of(run: RunFolder, trial_id: str = TRIAL) -> TrialResult:
@@ -109,7 +86,7 @@ def test_a_killed_node_changes_no_number(desk: Desk) -> None:
     assert "2 nodes" in json.loads(undisturbed.plan.read_text())["placement"]
     desk.submit("wait", undisturbed.run_id)
     run = desk.detach(*two_workers)
-    wait_until(lambda: num_epochs(run, TRIAL) >= 1)
+    wait_until(lambda: num_epochs(run, TRIAL) >= 1, timeout_s=120)
     hosts = {host_of_rank(run, rank) for rank in range(2)}
     assert len(hosts) == 2, "DDP runs over two nodes"
     victim = next(node for node in desk.cluster.workers if node.ip in hosts)
@@ -126,7 +103,7 @@ def test_a_killed_node_changes_no_number(desk: Desk) -> None:
 
 def test_a_killed_head_loses_nothing_finished(desk: Desk) -> None:
     run = desk.detach("--strategy", "full", "--strategy", "scratch", "--cpus", "2", "--epochs", "12")
-    first = wait_until(lambda: next(iter(sorted(run.path.glob("trials/*/result.json"))), None))
+    first = wait_until(lambda: next(iter(sorted(run.path.glob("trials/*/result.json"))), None), timeout_s=120)
     finished_at = first.stat().st_mtime_ns
     for node in desk.cluster.nodes:
         node.kill()

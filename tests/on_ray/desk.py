@@ -42,6 +42,24 @@ OPTIONS = {
 }
 
 
+def submit(
+    folder: Path, environment: Mapping[str, str], *arguments: str, code: int | None = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run `submit` in a folder; None: whatever its exit code."""
+    process = subprocess.run(
+        [SUBMIT, *arguments],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert code is None or process.returncode == code, process.stdout + process.stderr
+    return process
+
+
 @dataclass(frozen=True)
 class Desk:
     """Where a user sits: a folder, an environment that knows the cluster, and images."""
@@ -52,18 +70,7 @@ class Desk:
     data: Path
 
     def submit(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        process = subprocess.run(
-            [SUBMIT, *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
-        assert code is None or process.returncode == code, process.stdout + process.stderr
-        return process
+        return submit(self.folder, self.environment, *arguments, code=code)
 
     def compare(self, *more: str, epochs: int = 3) -> tuple[str, ...]:
         options = [word for name, value in OPTIONS.items() if name not in more for word in (name, value)]

@@ -15,11 +15,11 @@ from transferlib.cli.tables import fit_columns, text_table
 from transferlib.errors import RunFolderError, UsageError
 from transferlib.names import (
     EDGE_NOTE,
-    ENOUGH_SEEDS,
     FEW_SEEDS_NOTE,
     FEWEST_RATES,
     LOWER_IS_BETTER,
     METRIC_WORDS,
+    MIN_SEEDS,
     NO_VALUE,
     TWO_RATES_NOTE,
 )
@@ -87,7 +87,7 @@ def _result_lines(
 ) -> Iterator[str]:
     yield from leaderboard_lines(leaderboard, edges, width)
     figures = (arm.get(leaderboard["metric"]) for arm in leaderboard["arms"])
-    if any(figure and len(figure["by_seed"]) < ENOUGH_SEEDS for figure in figures):
+    if any(figure and len(figure["by_seed"]) < MIN_SEEDS for figure in figures):
         yield FEW_SEEDS_NOTE
     yield from notes
     verdict = leaderboard["verdict"]

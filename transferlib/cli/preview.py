@@ -20,7 +20,7 @@ from transferlib.data.health import MOST_NAME_CHARACTERS, printable
 from transferlib.data.listing import Listing
 from transferlib.data.sources import list_images, missing_source
 from transferlib.errors import DataError, PlanError, SpecError, WeightsError
-from transferlib.names import METRIC_WORDS
+from transferlib.names import METRIC_WORDS, MIN_SEEDS
 from transferlib.planning.cheaper import make_cheaper_plan
 from transferlib.planning.fit import check_weights
 from transferlib.planning.machine import Machine
@@ -175,7 +175,6 @@ def can_show(plan: Plan) -> str | None:
     if num_arms < 2 or num_images < 2:
         return None
     from transferlib.comparison.power import detectable_difference
-    from transferlib.comparison.statistics import MIN_SEEDS
 
     least = "about" if num_images >= FEW_IMAGES else "more than"
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from transferlib.comparison.choose import Choice, ChosenTrial
 from transferlib.comparison.results import RunResults, TrialScores
-from transferlib.comparison.statistics import MIN_SEEDS, arm_interval, seed_std
+from transferlib.comparison.statistics import arm_interval, seed_std
 from transferlib.comparison.variance import Spread, borrow
 from transferlib.evaluation.metrics import METRIC_NAMES
 from transferlib.models.flops import training_flops_per_image
 from transferlib.models.stages import stage_names
-from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS, METRICS
+from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS, METRICS, MIN_SEEDS
 from transferlib.strategies import get_strategy
 
 SHARES = frozenset(METRICS) - {"log_loss"}

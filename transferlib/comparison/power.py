@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import nctdtrinc, stdtrit
 
-from transferlib.comparison.statistics import ALPHA, MIN_SEEDS, ArmTable, seed_variance
+from transferlib.comparison.statistics import ALPHA, ArmTable, seed_variance
 from transferlib.comparison.variance import Rows, Spread, borrow, satterthwaite, these_models
+from transferlib.names import MIN_SEEDS
 
 if TYPE_CHECKING:
     import numpy.typing as npt

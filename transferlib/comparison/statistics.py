@@ -43,6 +43,7 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from transferlib.comparison.variance import Estimate, Rows, Spread, borrow, other_images, these_models, trained_again
+from transferlib.names import MIN_SEEDS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -51,8 +52,6 @@ if TYPE_CHECKING:
 
 ALPHA = 0.05
 """Error rate over all pairs; single intervals are at 1 - ALPHA."""
-MIN_SEEDS = 3
-"""Seeds an arm needs before anything is said of training again: two leave one degree of freedom."""
 MIN_CELLS = 3
 """Folds that a spread over folds takes: as many as one seed has at least."""
 TINY = 1e-9

@@ -11,11 +11,11 @@ from transferlib.comparison.arms import ArmResult, Figure
 from transferlib.evaluation.metrics import METRIC_NAMES
 from transferlib.names import (
     EDGE_NOTE,
-    ENOUGH_SEEDS,
     FEW_SEEDS_NOTE,
     FEWEST_RATES,
     LOWER_IS_BETTER,
     METRIC_WORDS,
+    MIN_SEEDS,
     NO_VALUE,
     TWO_RATES_NOTE,
 )
@@ -78,7 +78,7 @@ def to_markdown(comparison: Comparison) -> str:
     notes = [
         f"Ordered by the {comparison.ranked_by}; figures are on test unless the column says val.",
         "In brackets: 95 % limits, for all arms at once.",
-        *([FEW_SEEDS_NOTE] if len(comparison.seeds) < ENOUGH_SEEDS else []),
+        *([FEW_SEEDS_NOTE] if len(comparison.seeds) < MIN_SEEDS else []),
         *([TWO_RATES_NOTE if has_two_rates else EDGE_NOTE] if is_at_edge else []),
     ]
     return "\n".join([comparison.verdict.text, "", *model_lines(comparison), "", *lines, "", *notes, ""])

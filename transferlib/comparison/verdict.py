@@ -15,14 +15,13 @@ from transferlib.comparison.choose import FailedTrial
 from transferlib.comparison.power import Needs
 from transferlib.comparison.statistics import (
     ALPHA,
-    MIN_SEEDS,
     ArmStatement,
     Inference,
     Judgement,
     PairStatement,
     sign_bound,
 )
-from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS
+from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS, MIN_SEEDS
 from transferlib.words import count, listed
 
 State = Literal["separated", "good_enough", "open", "few_seeds", "at_chance"]

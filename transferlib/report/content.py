@@ -20,7 +20,7 @@ from transferlib.comparison.verdict import SPLIT_OF
 from transferlib.data.decode import Limits
 from transferlib.data.manifest import Manifest
 from transferlib.evaluation.metrics import METRIC_NAMES, Metrics, compute_metrics
-from transferlib.names import METRIC_WORDS
+from transferlib.names import FEW_SEEDS_NOTE, METRIC_WORDS, MIN_SEEDS
 from transferlib.planning.plan import Plan
 from transferlib.records import checked
 from transferlib.report import figures
@@ -88,6 +88,7 @@ def report_content(run: RunFolder, *, with_pictures: bool = True) -> dict[str, A
         "split_name": SPLIT_OF[split],
         "model": describe_model(comparison),
         "not_learnt": _not_learnt(comparison),
+        "few_seeds": FEW_SEEDS_NOTE if len(comparison.seeds) < MIN_SEEDS else "",
         "axis": range_axis(comparison, split),
         "pairs": _pairs(comparison),
         "num_pairs": len(comparison.judgement.pairs) if comparison.judgement else 0,
