@@ -12,9 +12,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import TypeAdapter, ValidationError
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 TrialState = Literal["pending", "running", "done", "failed", "stopped", "spared"]
 """spared: never trained, since another rate was better on the seeds that tune."""
@@ -45,6 +46,8 @@ def check_types(record: Any) -> None:
     Raises:
         TypeError: One is of another type.
     """
+    from pydantic import ValidationError  # here, since no help page needs it
+
     kind: Any = type(record)
     try:
         _adapter(kind).validate_json(json.dumps(dataclasses.asdict(record)), strict=True)
@@ -56,6 +59,8 @@ def check_types(record: Any) -> None:
 
 @lru_cache
 def _adapter(kind: type) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
     return TypeAdapter(kind)
 
 

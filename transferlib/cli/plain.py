@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from transferlib.cli.following import Snapshot, TrialRow
-from transferlib.words import duration
+from transferlib.words import count, duration
 
 STILL_S = 30.0
 """After so long without a line the running trials say where they are."""
@@ -55,7 +55,9 @@ class PlainView:
         if snapshot.epochs and snapshot.eta_s is not None:
             finished = snapshot.count("done") + snapshot.count("failed")
             left = f", about {duration(snapshot.eta_s)} left" if finished < snapshot.num_trials else ""
-            self._say_once(f"{finished} of {snapshot.num_trials} trials finished{left}", f"finished {finished}")
+            self._say_once(
+                f"{finished} of {count(snapshot.num_trials, 'trial')} finished{left}", f"finished {finished}"
+            )
         for row in snapshot.rows:
             if row.state == "failed":
                 self._say_once(f"{row.trial.trial_id} failed: {row.reason}", row.trial.trial_id)
@@ -70,7 +72,8 @@ class PlainView:
         if row.state == "running" and row.num_steps and self._places.get(trial_id) != row.place:
             self._places[trial_id] = row.place
             left = f"  about {duration(row.eta_s)} to its end" if row.eta_s is not None else ""
-            self.say(f"{trial_id}  {row.place}  {row.images_per_s:,.0f} images/s{left}")
+            speed = f"  {row.images_per_s:,.0f} images/s" if row.images_per_s >= 1 else ""
+            self.say(f"{trial_id}  {row.place}{speed}{left}")
 
     def _say_once(self, text: str, key: str) -> None:
         if key not in self._told:

@@ -328,7 +328,7 @@ class _Job:
         if num_done:
             write_report(self._run)
         raise StoppedError(
-            f"Stopped with {num_done} of {num_trials} trials finished; checkpoints of the others are kept. "
+            f"Stopped with {num_done} of {count(num_trials, 'trial')} finished; checkpoints of the others are kept. "
             f"Go on with: {self._resume_command()}"
         )
 
