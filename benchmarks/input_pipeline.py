@@ -76,9 +76,9 @@ class Contender:
         batches.close()  # type: ignore[attr-defined]
 
 
-def make_photos(folder: Path, count: int) -> None:
-    """Write photo-like JPEGs of 400 to 500 px: smooth colour at several scales, edges and sensor noise."""
-    generator = np.random.default_rng(0)
+def make_photos(folder: Path, count: int, seed: int = 0) -> None:
+    """Write photo-like JPEGs of 400 to 500 px in four classes: colour at several scales, edges and sensor noise."""
+    generator = np.random.default_rng(seed)
     for index in range(count):
         width, height = (int(side) for side in generator.integers(400, 501, 2))
         picture = np.zeros((height, width, 3), np.float32)

@@ -1,6 +1,7 @@
 """Measure what the service costs over a plain-torch script that does the same training, interleaved in one run.
 
     python benchmarks/service_overhead.py --data FOLDER --rounds 3 --write docs/benchmarks/...md
+    python benchmarks/service_overhead.py --photos 1600 --gpu --arch resnet50 --batch-size 64 --write docs/...md
 
 Each round runs four commands: plain and service, each with few and with many epochs. The slope over epochs is the time
 of an epoch, what is left is the fixed cost. The service's own `log/timeline.jsonl` says where the fixed seconds go.
@@ -19,14 +20,26 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measuring import Run, machine_line
+from input_pipeline import make_photos
+from measuring import Run, cpus_here, machine_line
 
 HERE = Path(__file__).parent
+WORKERS = max(2, cpus_here() - 2)
+"""Of the plain script's DataLoader."""
 
 
 def plain(args: argparse.Namespace, epochs: int) -> dict[str, Any]:
     command = [sys.executable, str(HERE / "plain_torch.py"), "--data", str(args.data), "--epochs", str(epochs)]
     command += ["--image-size", str(args.image_size), "--strategy", args.strategy]
+    command += [
+        "--arch",
+        args.arch,
+        "--batch-size",
+        str(args.batch_size),
+        "--num-workers",
+        str(max(2, cpus_here() - 2)),
+    ]
+    command += ["--device", "cuda"] if args.gpu else []
     command += ["--weights", str(args.weights)] if args.weights else []
     command += ["--fp32"] if args.precision == "fp32" else []
     began = time.perf_counter()
@@ -36,10 +49,11 @@ def plain(args: argparse.Namespace, epochs: int) -> dict[str, Any]:
 
 def service(args: argparse.Namespace, epochs: int, runs: Path) -> dict[str, Any]:
     submit = str(Path(sys.executable).with_name("submit"))
-    command = [submit, "train", "--data", str(args.data), "--arch", "resnet18", "--strategy", args.strategy]
+    command = [submit, "train", "--data", str(args.data), "--arch", args.arch, "--strategy", args.strategy]
     command += ["--epochs", str(epochs), "--image-size", str(args.image_size), "--runs", str(runs)]
     command += ["--weights", str(args.weights or "none"), "--precision", args.precision, "--lr-candidates", "0.03"]
-    command += ["--patience", "0"]
+    command += ["--patience", "0", "--global-batch-size", str(args.batch_size)]
+    command += ["--gpus", "1"] if args.gpu else []
     began, wall_clock = time.perf_counter(), time.time()
     subprocess.run(command, check=True, capture_output=True, text=True)
     wall = time.perf_counter() - began
@@ -67,8 +81,13 @@ def line_through(few: int, few_s: float, many: int, many_s: float) -> tuple[floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with train, val and test folders of classes")
-    parser.add_argument("--weights", type=Path, help="ResNet-18 state dict (.pth) for both; default: random for both")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="folder with train, val and test folders of classes")
+    source.add_argument("--photos", type=int, help="make JPEGs of 400 to 500 px: so many for training")
+    parser.add_argument("--arch", default="resnet18", choices=("resnet18", "resnet50"))
+    parser.add_argument("--gpu", action="store_true", help="on one GPU, both; default: on the CPU")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--weights", type=Path, help="state dict (.pth) for both; default: random for both")
     parser.add_argument("--strategy", default="last_layers", choices=("last_layers", "full"))
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
@@ -81,6 +100,10 @@ def main() -> None:
     first: dict[str, list[float]] = {"plain": [], "service": []}
     last: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
+        if args.photos:
+            args.data = Path(folder) / "photos"
+            for seed, (split, share) in enumerate({"train": 1.0, "val": 0.125, "test": 0.125}.items()):
+                make_photos(args.data / split, round(share * args.photos), seed)
         for index in range(args.rounds):
             a, b = plain(args, few), service(args, few, Path(folder) / f"{index}-few")
             c, last = plain(args, many), service(args, many, Path(folder) / f"{index}-many")
@@ -103,7 +126,8 @@ def summary(args: argparse.Namespace, rows: dict[str, Any], first: dict[str, lis
     lines = [
         "# What the service costs over a plain-torch script",
         "",
-        f"ResNet-18, `{args.strategy}`, {args.image_size} px, {args.precision}, batch 32; {args.rounds} rounds of "
+        f"{args.arch}, `{args.strategy}`, {args.image_size} px, {args.precision}, batch {args.batch_size}, "
+        f"{'one GPU' if args.gpu else 'CPU'}; {args.rounds} rounds of "
         f"{args.epochs[0]} and {args.epochs[1]} epochs, interleaved; medians. Fixed cost and epoch time are the line "
         "through the two wall times.",
         "",
