@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from transferlib.records import TrialKey, TrialSpec
 from transferlib.training.trial import TrialInputs, train_trial
 from transferlib.training.vitals import VitalSigns
 from transferlib.training.worker import LocalWorker
+
+REPO = Path(__file__).parents[2]
 
 
 @pytest.mark.gpu
@@ -41,6 +45,19 @@ def test_a_stopped_trial_on_a_gpu_ends_in_the_same_bits(
     assert results[1] is not None
     assert results[0].state == results[1].state == "done"
     assert results[0].weights_sha256 == results[1].weights_sha256
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_peak_memory_is_forgotten_in_a_process_that_has_not_touched_its_gpu() -> None:
+    code = (
+        "import torch; from transferlib.training import memory\n"
+        "device = torch.device('cuda:0')\n"
+        "memory.reset_peak_memory(device)\n"
+        "print(memory.peak_memory_bytes(device))\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO)
+    assert (answer.stdout, answer.returncode) == ("0\n", 0), answer.stderr
 
 
 @pytest.mark.gpu

@@ -20,6 +20,7 @@ def reset_peak_memory(device: torch.device) -> None:
         device: Where the trial computes.
     """
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # alone, the next line is refused in a process that is new
         torch.cuda.reset_peak_memory_stats(device)
         return
     with contextlib.suppress(OSError):
