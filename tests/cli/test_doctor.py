@@ -23,6 +23,8 @@ from transferlib.cli.doctor import (
 from transferlib.models import downloads
 from transferlib.on_ray import jobs, probe
 from transferlib.planning.nodes import ClusterFacts, NodeFacts
+from transferlib.records import TrialKey, TrialResult, TrialSpec
+from transferlib.runs import RunFolder
 
 original_why_unreachable = downloads.why_unreachable
 NODE = NodeFacts(
@@ -190,6 +192,25 @@ def test_weights_that_cannot_be_downloaded_are_told_with_file_and_place(
     file.write_bytes(b"not opened")
     assert check_of(call("doctor", "--json"), "here: resnet18")[0] == "ok"
     assert "here: resnet18" not in call("doctor", "--weights", "none").out
+
+
+def test_weights_of_a_run_are_looked_for_in_it(call: Callable[..., Answer], work: Path) -> None:
+    """As a job does: by the network, with its sha256."""
+    run = RunFolder.create(work / "runs", "compare")
+    key = TrialKey("resnet18", "full", 0, 5, 0)
+    trial = run.trial(TrialSpec(key, 0.03).trial_id)
+    trial.path.mkdir()
+    trial.result.write_text(TrialResult(key, 0.03, "done", val_accuracy=0.5, val_loss=1.0).to_json())
+    for kept in ("none", "resnet18"):
+        state, text = check_of(call("doctor", "--weights", str(run.path), "--json"), "here: weights")
+        assert (state, f"no finished model of resnet50. Finished and kept: {kept}." in text) == ("failed", True)
+        trial.best.touch()
+    run.choice.write_text("{}")
+    (work / "submit.yaml").write_text("models: {architectures: [resnet18]}")
+    answer = call("doctor", "--weights", str(run.path), "--json")
+    origin = f"{run.run_id}/resnet18-full-s5-c0 (best on validation, accuracy 0.500)"
+    assert check_of(answer, "here: weights") == ("ok", origin)
+    assert "here: resnet18" not in answer.out
 
 
 def test_the_network_says_why_it_is_not_reached() -> None:

@@ -77,7 +77,6 @@ def examine(address: str | None, wanted: Wanted, environ: Mapping[str, str]) -> 
 def check_here(wanted: Wanted) -> Iterator[Check]:
     """Yield the checks of this machine."""
     from transferlib.data.sources import list_images
-    from transferlib.models.weight_names import resolve_weights
 
     yield _ray_here()
     yield _tried("here: torch", _torch)
@@ -90,7 +89,7 @@ def check_here(wanted: Wanted) -> Iterator[Check]:
     if wanted.data:
         yield _tried("here: images", lambda: count(len(list_images(wanted.data).entries), "file"))
     if wanted.weights:
-        yield _tried("here: weights", lambda: resolve_weights(wanted.weights, wanted.models.architectures[0]).kind)
+        yield _tried("here: weights", lambda: _source(wanted))
 
 
 def check_downloads(wanted: Wanted) -> Iterator[Check]:
@@ -101,7 +100,8 @@ def check_downloads(wanted: Wanted) -> Iterator[Check]:
         try:
             choice = resolve_weights(wanted.models.weights, architecture)
         except TransferlibError as error:
-            yield Check(f"here: {architecture}", "failed", str(error).splitlines()[0])
+            if not wanted.weights:  # else they have a line of their own
+                yield Check(f"here: {architecture}", "failed", str(error).splitlines()[0])
         else:
             if choice.kind == "torchvision":
                 yield _download(architecture, choice.value)
@@ -253,6 +253,18 @@ def _torch() -> str:
         text = f"torch and torchvision do not import together: {type(error).__name__}: {error}"
         raise TransferlibError(text) from None
     return versions
+
+
+def _source(wanted: Wanted) -> str:
+    """Return what the weights are; of a run, which model each network would start from."""
+    from transferlib.models.run_weights import find_run_model
+    from transferlib.models.weight_names import resolve_weights
+
+    choices = {name: resolve_weights(wanted.weights, name) for name in wanted.models.architectures}
+    folders = {name: Path(choice.value) for name, choice in choices.items() if choice.kind == "folder"}
+    if not folders:
+        return next(iter(choices.values())).kind
+    return "; ".join(find_run_model(folder, name).origin for name, folder in folders.items())
 
 
 def _download(architecture: str, name: str) -> Check:
