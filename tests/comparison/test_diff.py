@@ -97,6 +97,9 @@ def test_a_run_differs_from_itself_in_nothing(make: Callable[..., RunFolder]) ->
     assert found.models.pair.if_trained_again is None
     assert all(arm.pair.if_trained_again is not None for arm in found.arms)
     assert found.notes == ()
+    (note,) = compare_runs(a, a).notes
+    assert note.startswith("Both are the same run")
+    assert compare_runs(a, a, arm="resnet18-full", arm_b="resnet18-last_layers").notes == ()
 
 
 def test_figures_are_those_of_the_runs_where_all_images_are_shared(make: Callable[..., RunFolder]) -> None:

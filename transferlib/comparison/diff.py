@@ -378,6 +378,10 @@ def _notes(
     one: _Side, other: _Side, shared: Shared, models: Difference | None, pairs: Sequence[tuple[str, str]]
 ) -> list[str]:
     notes = []
+    if one.run.run_id == other.run.run_id and any(a == b for a, b in pairs):
+        notes.append(
+            "Both are the same run, so nothing can differ; the limits are those of two trainings that answered alike."
+        )
     if shared.matched_by == "image_id":
         notes.append(
             "The files of these test sets have other contents, so images were matched by their ids: see that they "
