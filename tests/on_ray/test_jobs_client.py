@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import queue
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from aiohttp import web
 
 from transferlib.addresses import ClusterAddress
 from transferlib.errors import ClusterUnreachableError
@@ -109,65 +105,3 @@ def test_a_job_that_the_head_forgot_is_none(head: Callable[[Answers], JobsClient
 
 def test_a_head_that_takes_anybody_is_known_to(head: Callable[[Answers], JobsClient]) -> None:
     assert head({"/api/version": VERSION}).asks_for_token() is False
-
-
-def test_a_head_that_hangs_in_the_middle_of_a_log_is_given_up_in_time() -> None:
-    """It streams a line, then neither answers nor closes, like a stopped process or a lost route."""
-    hanging = threading.Event()
-
-    async def find(_: web.Request) -> web.Response:
-        if hanging.is_set():
-            await asyncio.sleep(60)
-        return web.json_response({**JOB, "status": "RUNNING", "end_time": None, "driver_exit_code": None})
-
-    async def tail(request: web.Request) -> web.WebSocketResponse:
-        stream = web.WebSocketResponse(autoping=False)
-        await stream.prepare(request)
-        await stream.send_str("one line\n")
-        hanging.set()
-        await asyncio.sleep(60)
-        return stream
-
-    with serving({"/api/jobs/x": find, "/api/jobs/x/logs/tail": tail, "/api/version": version}) as port:
-        client = JobsClient(ClusterAddress(f"http://127.0.0.1:{port}", "--address"), timeout_s=0.5)
-        lines = client.follow_logs("x")
-        assert next(lines) == "one line\n"
-        began = time.monotonic()
-        with pytest.raises(ClusterUnreachableError, match=r"no answer within 0\.5 s"):
-            next(lines)
-        assert time.monotonic() - began < 4.0
-
-
-async def version(_: web.Request) -> web.Response:
-    return web.json_response(VERSION[1])
-
-
-@contextmanager
-def serving(handlers: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]) -> Iterator[int]:
-    """Serve GET handlers by path on loopback; yields the port."""
-    app = web.Application()
-    app.add_routes([web.get(path, handler) for path, handler in handlers.items()])
-    loop = asyncio.new_event_loop()
-    runner = web.AppRunner(app, shutdown_timeout=0)
-    started: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-    async def start() -> None:
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        started.put(runner.addresses[0][1])
-
-    def run() -> None:
-        loop.run_until_complete(start())
-        loop.run_forever()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(runner.cleanup())
-        loop.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield started.get(timeout=10)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()

@@ -1,11 +1,9 @@
-"""Jobs on a Ray cluster: send, find, follow, stop. Every call has a time limit, and a repeated one does no harm."""
+"""Jobs on a Ray cluster: send, find, stop. Every call has a time limit, and a repeated one does no harm."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -21,9 +19,6 @@ ENDED: frozenset[str] = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
 EXISTS = "already exists"
 STOP_TIMEOUT_S = 40.0
 """The head waits up to 30 s for its own agent."""
-RECONNECT_S = 1.0
-CLOSE_S = 0.2
-"""What a head may take to say goodbye, where its log stream is left before its end."""
 
 
 @dataclass(frozen=True)
@@ -170,68 +165,6 @@ class JobsClient:
         if answer.status_code == 404:
             raise UsageError(self._unknown(submission_id))
         return str(self._value(answer)["logs"])
-
-    def follow_logs(self, submission_id: str) -> Iterator[str]:
-        """Yield what a job prints as it comes, from its first line; end with the job.
-
-        A connection that breaks is made anew, and nothing comes twice.
-
-        Raises:
-            ClusterUnreachableError: The head is gone.
-            UsageError: The head does not know the job.
-        """
-        if self.find(submission_id) is None:
-            raise UsageError(self._unknown(submission_id))
-        given = 0
-        while True:
-            passed = 0
-            for chunk in self._tail(submission_id):
-                passed += len(chunk)
-                fresh = chunk[max(0, len(chunk) - max(0, passed - given)) :]
-                if fresh:
-                    given += len(fresh)
-                    yield fresh
-            state = self.find(submission_id)
-            if state is None:
-                return
-            if state.has_ended:
-                if rest := self.logs(submission_id)[given:]:
-                    yield rest
-                return
-            time.sleep(RECONNECT_S)
-
-    def _tail(self, submission_id: str) -> Iterator[str]:
-        """Yield the head's log stream until it closes or breaks."""
-        import aiohttp
-
-        limit = self._http.timeout_s
-        url = self.address.url + _path(submission_id, "/logs/tail")
-
-        async def connect() -> aiohttp.ClientWebSocketResponse:
-            async with asyncio.timeout(limit):
-                # A quiet job sends nothing for hours: pings, not silence, tell whether the head is there.
-                return await session.ws_connect(
-                    url, heartbeat=limit, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S)
-                )
-
-        async def close(opened: aiohttp.ClientWebSocketResponse) -> None:
-            await opened.close()
-
-        async def open_session() -> aiohttp.ClientSession:
-            return aiohttp.ClientSession(headers=self._http.headers, trust_env=True)
-
-        with asyncio.Runner() as runner:
-            session, socket = runner.run(open_session()), None
-            try:
-                socket = runner.run(connect())
-                while (message := runner.run(socket.receive())).type is aiohttp.WSMsgType.TEXT:
-                    yield str(message.data)
-            except (aiohttp.ClientError, OSError):
-                return  # the caller asks how the job is, which says why
-            finally:
-                if socket is not None:
-                    runner.run(close(socket))
-                runner.run(session.close())
 
     def _ask_version(self) -> str:
         answer = self._http.ask("GET", "/api/version")
