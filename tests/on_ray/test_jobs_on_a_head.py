@@ -114,6 +114,24 @@ def test_an_id_is_one_job_however_often_it_is_sent(client: JobsClient, scripts: 
     assert (scripts.parent / "starts").read_text() == "x"
 
 
+def test_a_job_imports_the_package_that_travels_with_it(client: JobsClient, tmp_path: Path) -> None:
+    files = {"scripts/job.py": "import cargo.deep; print(cargo.deep.WORD)", "cargo/deep.py": "WORD = 'here'"}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    job = next(IDS)
+    client.submit(
+        job,
+        "exec python job.py",
+        working_dir=tmp_path / "scripts",
+        py_modules=[tmp_path / "cargo"],
+        env_vars={},
+        metadata={},
+    )
+    assert end_of(client, job).status == "SUCCEEDED"
+    assert "here" in client.logs(job).split()
+
+
 def test_the_head_itself_refuses_an_id_that_it_has(client: JobsClient, scripts: Path) -> None:
     job = next(IDS)
     send(client, job, scripts, 1)
