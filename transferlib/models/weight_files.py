@@ -63,19 +63,6 @@ def read_weight_file(path: Path) -> WeightFile:
     return WeightFile(_without_prefix(_state_dict_in(_read_pth(path), path)), {})
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Return a .safetensors file's metadata without reading its tensors.
-
-    Raises:
-        WeightsError: It cannot be read.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from None
-
-
 def _read_safetensors(path: Path) -> WeightFile:
     try:
         with safe_open(path, framework="pt") as file:
