@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from transferlib.comparison.choose import choose_candidates
 from transferlib.comparison.leaderboard import write_leaderboard
 from transferlib.data.decode import Limits
-from transferlib.data.facts import inspect_file
+from transferlib.data.facts import inspect_files
 from transferlib.data.images import ImageTable
 from transferlib.data.manifest import Manifest
 from transferlib.data.sources import list_images
@@ -80,7 +80,7 @@ def write_run(folder: Path, story: Story | None = None) -> RunFolder:
     root = write_pictures(folder / "images", story)
     spec = _spec(root, story)
     listing = list_images(root)
-    facts = [inspect_file(e.uri, Limits(10**6, 10**6)) for e in listing.entries]
+    facts = inspect_files([e.uri for e in listing.entries], Limits(10**6, 10**6))
     manifest = Manifest.build(listing, facts, spec.data)
     manifest.save(run.manifest)
     run.spec.write_text(spec.to_yaml())

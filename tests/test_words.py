@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from transferlib.runs import RunFolder
-from transferlib.words import shortened, without_escapes
+from transferlib.words import count, form, listed, shortened, some, spelled, without_escapes
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,18 @@ def test_without_escapes_leaves_the_words(text: str, plain: str) -> None:
 )
 def test_long_texts_lose_their_middle(text: str, width: int, shown: str) -> None:
     assert shortened(text, width) == shown
+
+
+def test_a_noun_has_the_number_that_stands_before_it() -> None:
+    assert [count(number, "class") for number in (0, 1, 1200)] == ["0 classes", "1 class", "1,200 classes"]
+    assert [form(number, "has", "have") for number in (1, 1.0, 2, 0)] == ["has", "has", "have", "have"]
+    words = [spelled(number, "arm") for number in (0, 1, 3, 12, 13, 2700)]
+    assert words == ["no arms", "one arm", "three arms", "twelve arms", "13 arms", "2,700 arms"]
+
+
+def test_lists_end_as_people_end_them() -> None:
+    assert [listed(items) for items in ([], ["a"], [1, 2], "abc")] == ["", "a", "1 and 2", "a, b and c"]
+    assert [some("abcde"[:number], 3) for number in (0, 3, 5)] == ["", "a, b, c", "a, b, c and 2 more"]
 
 
 def test_no_colour_reaches_status_json(tmp_path: Path) -> None:

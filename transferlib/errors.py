@@ -24,6 +24,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+MISSING = "is missing."
+"""What is said of a place where there is nothing."""
 
 
 class TransferlibError(Exception):
@@ -38,18 +42,37 @@ class UsageError(TransferlibError):
     exit_code = 2
 
 
+class Problem(NamedTuple):
+    """Say what is wrong, and at which place; prints as one line."""
+
+    place: str
+    """Field of the spec in dots, e.g. "data.path", or the flag that was typed; empty: the text says it all."""
+    text: str
+    """`MISSING`, or a sentence without the place."""
+
+    def __str__(self) -> str:
+        if self.text == MISSING:
+            return f"{self.place} {self.text}"
+        return f"{self.place}: {self.text}" if self.place else self.text
+
+    def is_within(self, place: str) -> bool:
+        """Return whether it is about a place, or about an item of the list that is there."""
+        return f"{self.place}.".startswith(f"{place}.")
+
+
 class SpecError(UsageError):
     """Report every wrong option, key and value of a job spec at once.
 
     Args:
-        problems: One line per mistake.
+        problems: One per mistake.
     """
 
-    def __init__(self, problems: Sequence[str] | str) -> None:
-        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
-        super().__init__("\n".join(self.problems))
+    def __init__(self, problems: Sequence[Problem | str] | str) -> None:
+        given = (problems,) if isinstance(problems, str) else problems
+        self.problems = tuple(one if isinstance(one, Problem) else Problem("", one) for one in given)
+        super().__init__("\n".join(map(str, self.problems)))
 
-    def __reduce__(self) -> tuple[type[SpecError], tuple[tuple[str, ...]]]:
+    def __reduce__(self) -> tuple[type[SpecError], tuple[tuple[Problem, ...]]]:
         return (type(self), (self.problems,))
 
 

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from transferlib import names
-from transferlib.errors import SpecError, unknown_name
+from transferlib.errors import MISSING, Problem, SpecError, unknown_name
 from transferlib.runs import reading
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -25,6 +25,8 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 
+WHOLE = "spec"
+"""Place of what is wrong with no one field."""
 DEFAULT_CLIP_NORM = 5.0
 """Of gradients."""
 
@@ -394,20 +396,21 @@ def _section_at(location: tuple[str | int, ...]) -> type[BaseModel]:
     return section
 
 
-def _problems(errors: list[dict[str, Any]]) -> list[str]:
-    """Return one line a mistake; of a field that takes one of two kinds, what is wrong with the nearer kind."""
+def _problems(errors: list[dict[str, Any]]) -> list[Problem]:
+    """Return one a mistake; of a field that takes one of two kinds, what is wrong with the nearer kind."""
     by_field: dict[tuple[str | int, ...], list[dict[str, Any]]] = {}
     for error in errors:
         by_field.setdefault(_field(error["loc"]), []).append(error)
-    lines = []
+    problems = []
     for group in by_field.values():
         if not any(_is_union_tag(part) for error in group for part in error["loc"]):
-            lines += [_problem(error) for error in group]
+            problems += [_problem(error) for error in group]
             continue
         depth = max(len(error["loc"]) for error in group)
-        first, *others = [_problem(error).removesuffix(".") for error in group if len(error["loc"]) == depth]
-        lines.append(" or ".join([first, *(other.rsplit(" will not do: ", 1)[-1] for other in others)]) + ".")
-    return lines
+        first, *others = [error for error in group if len(error["loc"]) == depth]
+        place, text = _problem(first)
+        problems.append(Problem(place, " or ".join([text.removesuffix("."), *map(_reason, others)]) + "."))
+    return problems
 
 
 def _field(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
@@ -425,21 +428,23 @@ def _is_union_tag(part: str | int) -> bool:
     return isinstance(part, str) and ("[" in part or part in ("str", "int", "constrained-int", "constrained-float"))
 
 
-def _problem(error: dict[str, Any]) -> str:
+def _problem(error: dict[str, Any]) -> Problem:
     location = tuple(part for part in error["loc"] if not _is_union_tag(part))
-    where = ".".join(str(part) for part in location) or "spec"
+    place = ".".join(map(str, location)) or WHOLE
     match error["type"]:
         case "extra_forbidden":
             fields = _section_at(location).model_fields
-            return unknown_name(
-                "key", where, [".".join([*map(str, location[:-1]), f.alias or n]) for n, f in fields.items()]
-            )
+            known = [".".join([*map(str, location[:-1]), f.alias or n]) for n, f in fields.items()]
+            return Problem("", unknown_name("key", place, known))
         case "missing":
-            return f"{where} is missing."
+            return Problem(place, MISSING)
         case "value_error":
-            return f"{where}: {error['ctx']['error']}"
+            return Problem(place, str(error["ctx"]["error"]))
         case _:
-            reason = error["msg"].lower().replace("valid tuple", "list")
-            if error["type"] == "model_type":
-                reason = "input should be a mapping"
-            return f"{where}: {error['input']!r} will not do: {reason}."
+            return Problem(place, f"{error['input']!r} will not do: {_reason(error)}.")
+
+
+def _reason(error: dict[str, Any]) -> str:
+    if error["type"] == "model_type":
+        return "input should be a mapping"
+    return str(error["msg"]).lower().replace("valid tuple", "list")

@@ -1,4 +1,4 @@
-"""Quantities as words: bytes, durations, counts. Standard library only."""
+"""Quantities as words: bytes, durations, counts, lists. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 SPARKS = "▁▂▃▄▅▆▇█"
 ASCII_SPARKS = "_.:-=+*#"
+
+NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 """What steers a terminal: colours (CSI), titles and links (OSC), and the short ones."""
@@ -66,14 +68,37 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def count(number: int, noun: str, plural: str = "") -> str:
-    """Return `1 trial` or `54 trials`; the plural only needs saying where it is not the noun with an s."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"
+def form(number: float, one: str, many: str = "") -> str:
+    """Return the word that goes with a number: `trial` or `trials`, `has` or `have`.
+
+    Args:
+        number: How many.
+        one: With 1.
+        many: With all others; empty: the same with an s, or with es after an s.
+    """
+    return one if number == 1 else many or f"{one}{'es' if one.endswith('s') else 's'}"
 
 
-def listed(items: Sequence[str]) -> str:
+def count(number: int, one: str, many: str = "") -> str:
+    """Return `1 trial` or `54 trials`; arguments as of `form`."""
+    return f"{number:,} {form(number, one, many)}"
+
+
+def spelled(number: int, one: str, many: str = "") -> str:
+    """Return `no arms`, `one arm`, `three arms` or `27 trials`; arguments as of `form`."""
+    return f"{NUMBERS[number] if number < len(NUMBERS) else f'{number:,}'} {form(number, one, many)}"
+
+
+def listed(items: Sequence[object]) -> str:
     """Return `a`, `a and b` or `a, b and c`; empty for nothing."""
-    return " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
+    texts = [str(item) for item in items]
+    return " and ".join(part for part in (", ".join(texts[:-1]), *texts[-1:]) if part)
+
+
+def some(items: Sequence[object], most: int) -> str:
+    """Return `a, b`, or the first of more items and how many follow: `a, b and 4 more`."""
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(str(item) for item in items[:most]) + rest
 
 
 def first_of(lines: Sequence[str], noun: str, most: int = 10) -> list[str]:

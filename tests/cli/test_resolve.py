@@ -1,3 +1,4 @@
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def test_mistakes_of_flags_values_and_file_are_told_at_once_by_the_name_they_wer
     with pytest.raises(SpecError) as error:
         resolve_spec("compare", given, spec_file=None, folder=tmp_path, problems=["--gpus needs a value."])
     text = str(error.value)
-    assert error.value.problems[0] == "--gpus needs a value."
+    assert str(error.value.problems[0]) == "--gpus needs a value."
     for words in (
         "--epochs: 'x' is not a whole number.",
         "--precision: Unknown value 'bf17'. Did you mean 'bf16'? Known: auto, bf16, fp32.",
@@ -313,3 +314,17 @@ def test_what_keeps_a_job_from_starting_is_told_without_a_traceback(
     assert text in answer.err
     assert "Traceback" not in answer.err
     assert not (work / "runs").exists()
+
+
+def test_each_mistake_carries_its_place_apart_from_its_text_also_to_another_process() -> None:
+    wrong = {"training": {"epochs": 0, "momentun": 0.9}, "comparison": {"seeds": [1, -1]}}
+    with pytest.raises(SpecError) as caught:
+        JobSpec.from_mapping(wrong)
+    problems = {problem.place: problem.text for problem in caught.value.problems}
+    assert problems.keys() == {"", "data", "training.epochs", "comparison.seeds.1"}
+    assert problems["data"] == "is missing."
+    assert problems["training.epochs"] == "0 will not do: input should be greater than or equal to 1."
+    assert problems[""].startswith("Unknown key 'training.momentun'.")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (again.problems, str(again)) == (caught.value.problems, str(caught.value))
+    assert str(again).splitlines()[0] == "data is missing."

@@ -14,11 +14,12 @@ import pytest
 import yaml
 
 from tests.cluster import promql
-from transferlib.telemetry.catalogue import BY_NAME, CATALOGUE, JOB_STATES, PHASES, TRIAL_STATES
+from transferlib.telemetry.catalogue import CATALOGUE, JOB_STATES, PHASES, TRIAL_STATES
 
 PROMETHEUS_OWN = {"up", "ALERTS"}
 RAY_LABELS = {"ip"}
 PROMETHEUS_LABELS = {"instance", "job", "alertname", "alertstate", "severity"}
+BY_NAME = {series.name: series for series in CATALOGUE}
 STATES = {"transferlib_trials": TRIAL_STATES, "transferlib_job_state": JOB_STATES}
 
 

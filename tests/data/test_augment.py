@@ -18,7 +18,7 @@ from transferlib.spec import DataSpec, JobSpec
 def problems_of(steps, image_size=64):
     with pytest.raises(SpecError) as caught:
         Augmentation.from_spec(steps, image_size)
-    return caught.value.problems
+    return tuple(map(str, caught.value.problems))
 
 
 def test_presets_are_those_that_a_spec_offers():

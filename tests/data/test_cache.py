@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from transferlib.data import file_index, shard_index, shards
-from transferlib.data.cache import DecodedCache, ImageFacts, MissingPixelsError, default_cache_dir, inspect_file
+from transferlib.data.cache import DecodedCache, ImageFacts, MissingPixelsError, default_cache_dir
 from transferlib.data.decode import Limits, decode_image
+from transferlib.data.facts import inspect_files
 from transferlib.errors import DataError
 
 LIMITS = Limits(max_pixels=1_000_000, max_file_bytes=1_000_000)
@@ -344,4 +345,4 @@ def test_inspection_without_a_cache_tells_the_same(tmp_path: Path) -> None:
     uris = photos(tmp_path / "in", 3)
     Path(uris[1]).write_bytes(png(1)[:-100])
     Path(uris[2]).unlink()
-    assert [inspect_file(uri, LIMITS) for uri in uris] == cache_in(tmp_path).ingest(uris)
+    assert inspect_files(uris, LIMITS) == cache_in(tmp_path).ingest(uris)

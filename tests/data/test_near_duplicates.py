@@ -20,7 +20,7 @@ from transferlib.data.cache import DecodedCache
 from transferlib.data.decode import Limits, decode_image
 from transferlib.data.depth_scale import DepthScale
 from transferlib.data.duplicates import NearRows, find_near_duplicates
-from transferlib.data.facts import ImageFacts, inspect_file
+from transferlib.data.facts import ImageFacts, inspect_files
 from transferlib.data.likeness import show_the_same
 from transferlib.data.listing import Entry, Listing
 from transferlib.data.lookalikes import find_lookalikes
@@ -340,7 +340,7 @@ def test_a_look_is_the_same_read_anew_from_the_index_and_from_the_cache(tmp_path
     (again,) = DecodedCache(tmp_path / "cache", 128, LIMITS).ingest([str(path)])
     assert again.look is not None
     assert again.look.thumbnail == first.look.thumbnail
-    whole = inspect_file(str(path), LIMITS).look
+    whole = inspect_files([str(path)], LIMITS)[0].look
     assert whole is not None
     assert pairs_of([first.look, whole]) == {(0, 1)}
 

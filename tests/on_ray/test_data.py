@@ -15,7 +15,7 @@ from transferlib.data.batches import Batch, LocalStream, Renderer
 from transferlib.data.cache import DecodedCache
 from transferlib.data.decode import Limits
 from transferlib.data.depth_scale import DepthScale
-from transferlib.data.facts import inspect_file
+from transferlib.data.facts import inspect_files
 from transferlib.data.manifest import Manifest
 from transferlib.data.schedule import START, Position, Schedule, StepShare
 from transferlib.data.source import PixelSource
@@ -210,7 +210,7 @@ def test_ingesting_returns_the_facts_of_each_file_in_order(image_folder: Path, t
     cache = DecodedCache(tmp_path / "cache", 37, limits) if keep else None
     told: list[tuple[int, int]] = []
     facts = ingest_images(cache, uris, limits, 2, lambda done, total: told.append((done, total)))
-    assert facts == [inspect_file(uri, limits) for uri in uris]
+    assert facts == inspect_files(uris, limits)
     assert [fact.reason == "" for fact in facts].count(False) == 2
     assert told[-1] == (len(uris), len(uris))
 

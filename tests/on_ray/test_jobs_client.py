@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
+import io
 import json
-import queue
+import os
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+from zipfile import ZipFile
 
 import pytest
-from aiohttp import web
 
 from transferlib.addresses import ClusterAddress
-from transferlib.errors import ClusterUnreachableError
+from transferlib.errors import ClusterUnreachableError, UsageError
 from transferlib.on_ray.jobs import JobsClient
 
 Answers = dict[str, tuple[int, object]]
@@ -60,7 +61,7 @@ def head() -> Iterator[Callable[[Answers], JobsClient]]:
                 pass
 
         servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        threading.Thread(target=servers[-1].serve_forever, args=(0.02,), daemon=True).start()
         return JobsClient(ClusterAddress(f"http://127.0.0.1:{servers[-1].server_port}", "--address"), timeout_s=5)
 
     yield make
@@ -111,63 +112,128 @@ def test_a_head_that_takes_anybody_is_known_to(head: Callable[[Answers], JobsCli
     assert head({"/api/version": VERSION}).asks_for_token() is False
 
 
-def test_a_head_that_hangs_in_the_middle_of_a_log_is_given_up_in_time() -> None:
-    """It streams a line, then neither answers nor closes, like a stopped process or a lost route."""
-    hanging = threading.Event()
-
-    async def find(_: web.Request) -> web.Response:
-        if hanging.is_set():
-            await asyncio.sleep(60)
-        return web.json_response({**JOB, "status": "RUNNING", "end_time": None, "driver_exit_code": None})
-
-    async def tail(request: web.Request) -> web.WebSocketResponse:
-        stream = web.WebSocketResponse(autoping=False)
-        await stream.prepare(request)
-        await stream.send_str("one line\n")
-        hanging.set()
-        await asyncio.sleep(60)
-        return stream
-
-    with serving({"/api/jobs/x": find, "/api/jobs/x/logs/tail": tail, "/api/version": version}) as port:
-        client = JobsClient(ClusterAddress(f"http://127.0.0.1:{port}", "--address"), timeout_s=0.5)
-        lines = client.follow_logs("x")
-        assert next(lines) == "one line\n"
-        began = time.monotonic()
-        with pytest.raises(ClusterUnreachableError, match=r"no answer within 0\.5 s"):
-            next(lines)
-        assert time.monotonic() - began < 4.0
+@pytest.fixture
+def parcels(tmp_path: Path) -> Path:
+    """Return a folder that holds a script's folder and a package, as a job of ours has them."""
+    for name, text in {"scripts/job.py": "pass", "transferlib/__init__.py": "", "transferlib/deep/x.py": "1"}.items():
+        path = tmp_path / "parcels" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "parcels"
 
 
-async def version(_: web.Request) -> web.Response:
-    return web.json_response(VERSION[1])
+def send(client: JobsClient, parcels: Path, job: str = "x") -> bool:
+    return client.submit(
+        job,
+        "exec python job.py",
+        working_dir=parcels / "scripts",
+        py_modules=[parcels / "transferlib"],
+        env_vars={"A": "1"},
+        metadata={"run": job},
+    )
 
 
-@contextmanager
-def serving(handlers: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]) -> Iterator[int]:
-    """Serve GET handlers by path on loopback; yields the port."""
-    app = web.Application()
-    app.add_routes([web.get(path, handler) for path, handler in handlers.items()])
-    loop = asyncio.new_event_loop()
-    runner = web.AppRunner(app, shutdown_timeout=0)
-    started: queue.SimpleQueue[int] = queue.SimpleQueue()
+class Taking(BaseHTTPRequestHandler):
+    """Take packages and jobs as Ray's head does."""
 
-    async def start() -> None:
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        started.put(runner.addresses[0][1])
+    packages: dict[str, bytes]
+    jobs: list[dict[str, Any]]
+    refusals: dict[str, tuple[int, str]]
 
-    def run() -> None:
-        loop.run_until_complete(start())
-        loop.run_forever()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(runner.cleanup())
-        loop.close()
+    def do_GET(self) -> None:
+        if self.path == "/api/version":
+            self.say(200, json.dumps(VERSION[1]))
+        else:
+            self.say(200 if self.path in self.packages else 404)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield started.get(timeout=10)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+    def do_PUT(self) -> None:
+        self.packages[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
+        self.say(*self.refusals.get("PUT", (200, "")))
+
+    def do_POST(self) -> None:
+        assert self.path == "/api/jobs/"
+        self.jobs.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.say(*self.refusals.get("POST", (200, json.dumps({"submission_id": "x"}))))
+
+    def say(self, code: int, text: str = "") -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def taking() -> Iterator[tuple[JobsClient, type[Taking]]]:
+    """Return a client of a head that takes jobs, and what it has taken."""
+
+    class Kept(Taking):
+        packages: ClassVar[dict[str, bytes]] = {}
+        jobs: ClassVar[list[dict[str, Any]]] = []
+        refusals: ClassVar[dict[str, tuple[int, str]]] = {}
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Kept)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield JobsClient(ClusterAddress(f"http://127.0.0.1:{server.server_port}", "--address"), timeout_s=5), Kept
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_job_goes_with_what_it_needs_named_by_content(taking: tuple[JobsClient, type[Taking]], parcels: Path) -> None:
+    client, head = taking
+    assert send(client, parcels) is True
+    (job,) = head.jobs
+    environment = job.pop("runtime_env")
+    assert job == {"submission_id": "x", "entrypoint": "exec python job.py", "metadata": {"run": "x"}}
+    assert environment["env_vars"] == {"A": "1"}
+    names = [environment["working_dir"], *environment["py_modules"]]
+    sent = [head.packages[f"/api/packages/gcs/{name.removeprefix('gcs://')}"] for name in names]
+    assert len(sent) == len(head.packages) == 2
+    assert [ZipFile(io.BytesIO(package)).namelist() for package in sent] == [
+        ["job.py"],
+        ["transferlib/__init__.py", "transferlib/deep/x.py"],
+    ]
+
+
+def test_what_the_head_has_is_not_sent_again_and_what_changed_is(
+    taking: tuple[JobsClient, type[Taking]], parcels: Path
+) -> None:
+    client, head = taking
+    send(client, parcels)
+    names = set(head.packages)
+    head.packages = dict.fromkeys(names, b"as before")
+    os.utime(parcels / "scripts/job.py", (0, 0))
+    (parcels / "transferlib/__pycache__").mkdir()
+    (parcels / "transferlib/__pycache__/x.pyc").touch()
+    send(client, parcels)
+    assert head.packages == dict.fromkeys(names, b"as before")
+    (parcels / "transferlib/deep/x.py").write_text("2")
+    send(client, parcels)
+    assert len(head.packages) == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "words"),
+    [
+        ("POST", (500, "Traceback:\n  File\nRuntimeError: no room for a job.\n"), "RuntimeError: no room for a job"),
+        ("POST", (400, "entrypoint must be a string"), "Request failed with status code 400: entrypoint must be"),
+        ("PUT", (500, "Traceback:\n  File\nValueError: exceeds the maximum size.\n"), "ValueError: exceeds the"),
+    ],
+)
+def test_a_head_that_refuses_a_job_is_quoted(
+    taking: tuple[JobsClient, type[Taking]], parcels: Path, method: str, answer: tuple[int, str], words: str
+) -> None:
+    client, head = taking
+    head.refusals[method] = answer
+    with pytest.raises(UsageError, match=f"refuses the job x: {words}"):
+        send(client, parcels)
+
+
+def test_a_job_that_the_head_has_already_is_not_started_again(
+    taking: tuple[JobsClient, type[Taking]], parcels: Path
+) -> None:
+    client, head = taking
+    head.refusals["POST"] = (500, "ValueError: Job with submission_id x already exists.")
+    assert send(client, parcels) is False

@@ -1,4 +1,4 @@
-"""The client of the Jobs API against a real head: one job an id, whole logs, time to stop in, and the probe."""
+"""The client of the Jobs API against a real head: one job an id, logs, time to stop in, and the probe."""
 
 from __future__ import annotations
 
@@ -114,6 +114,24 @@ def test_an_id_is_one_job_however_often_it_is_sent(client: JobsClient, scripts: 
     assert (scripts.parent / "starts").read_text() == "x"
 
 
+def test_a_job_imports_the_package_that_travels_with_it(client: JobsClient, tmp_path: Path) -> None:
+    files = {"scripts/job.py": "import cargo.deep; print(cargo.deep.WORD)", "cargo/deep.py": "WORD = 'here'"}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    job = next(IDS)
+    client.submit(
+        job,
+        "exec python job.py",
+        working_dir=tmp_path / "scripts",
+        py_modules=[tmp_path / "cargo"],
+        env_vars={},
+        metadata={},
+    )
+    assert end_of(client, job).status == "SUCCEEDED"
+    assert "here" in client.logs(job).split()
+
+
 def test_the_head_itself_refuses_an_id_that_it_has(client: JobsClient, scripts: Path) -> None:
     job = next(IDS)
     send(client, job, scripts, 1)
@@ -143,31 +161,6 @@ def test_a_connection_lost_in_the_middle_starts_one_job(
     assert (scripts.parent / "starts").read_text() == "x"
 
 
-def test_a_log_is_followed_to_its_end_nothing_missing_and_nothing_twice(
-    client: JobsClient, scripts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    whole, cuts = client._tail, []
-
-    def cut_after_two(job: str) -> Iterator[str]:
-        stream = whole(job)
-        cuts.append(job)
-        yield from itertools.islice(stream, 2) if len(cuts) < 3 else stream
-        stream.close()  # type: ignore[attr-defined]
-
-    monkeypatch.setattr(client, "_tail", cut_after_two)
-    job, go_on = next(IDS), tmp_path / "go-on"
-    send(client, job, scripts, 60, go_on)
-    text = ""
-    for chunk in client.follow_logs(job):
-        text += chunk
-        if "line 59" in text:
-            go_on.touch()
-    assert len(cuts) > 1
-    assert text == client.logs(job)
-    assert [line for line in text.splitlines() if line.startswith("line")] == [f"line {n}" for n in range(60)]
-    assert end_of(client, job).status == "SUCCEEDED"
-
-
 def test_a_job_gets_the_time_to_stop_that_its_own_environment_asks_for(
     client: JobsClient, scripts: Path, tmp_path: Path
 ) -> None:
@@ -184,9 +177,8 @@ def test_an_unknown_job_is_told_apart_from_a_cluster_that_is_gone(client: JobsCl
     assert client.find("never-sent") is None
     assert client.stop("never-sent") is False
     client.delete("never-sent")
-    for ask in (client.logs, lambda job: list(client.follow_logs(job))):
-        with pytest.raises(UsageError, match="does not know the job never-sent"):
-            ask("never-sent")
+    with pytest.raises(UsageError, match="does not know the job never-sent"):
+        client.logs("never-sent")
 
 
 def test_a_head_that_asks_for_a_token_is_known_to(client: JobsClient) -> None:

@@ -10,10 +10,7 @@ def test_durations(seconds: float, text: str) -> None:
     assert words.seconds_text(seconds) == text
 
 
-def test_counts_lists_sizes_and_dates() -> None:
-    assert [words.count_text(n, "arm") for n in (1, 3, 27)] == ["one arm", "three arms", "27 arms"]
-    assert words.listed(["a"]) == "a"
-    assert words.listed(["a", "b", "c"]) == "a, b and c"
+def test_sizes_and_dates() -> None:
     assert words.bytes_text(980 * 2**20) == "980 MiB"
     assert words.bytes_text(1288490189) == "1.2 GiB"
     assert words.parameters_text(11_178_564) == "11.2 M"

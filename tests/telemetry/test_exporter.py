@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 import yaml
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,6 +22,7 @@ from tests.telemetry.run_folders import RUN_ID, begin_run, end, show
 from transferlib.errors import UsageError
 from transferlib.planning.plan import Plan
 from transferlib.runs import RunFolder
+from transferlib.telemetry import exporter
 from transferlib.telemetry.catalogue import CATALOGUE
 from transferlib.telemetry.exporter import FIRST_SCRAPE_S, Settings, serve_metrics
 from transferlib.telemetry.linger import MOST_S
@@ -273,3 +275,45 @@ def test_a_client_that_stalls_keeps_nobody_waiting(
         slow_client(address).sendall(b"GET /metrics HTT")
         assert "transferlib_job_info" in get(address)
         run_to_last_scrape(metrics_folder)
+
+
+def test_a_client_that_stalls_is_given_up(
+    job: tuple[RunFolder, Plan],
+    metrics_folder: Path,
+    slow_client: Callable[[str], socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(exporter, "_REQUEST_TIMEOUT_S", 0.2)
+    with serve_metrics(*job):
+        stalled = slow_client(target(metrics_folder))
+        stalled.sendall(b"GET /metrics HTT")
+        assert stalled.recv(1) == b""
+    assert capfd.readouterr().err == ""
+
+
+def test_nothing_is_said_of_a_client_that_goes_away_in_the_middle(
+    job: tuple[RunFolder, Plan],
+    metrics_folder: Path,
+    slow_client: Callable[[str], socket.socket],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with serve_metrics(*job):
+        address = target(metrics_folder)
+        client = slow_client(address)
+        client.sendall(b"GET /metrics HTT")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        get(address)
+        run_to_last_scrape(metrics_folder)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("method", "code"), [("HEAD", 405), ("POST", 405), ("OPTIONS", 200)])
+def test_what_is_no_get_is_answered_and_is_no_scrape(
+    job: tuple[RunFolder, Plan], metrics_folder: Path, method: str, code: int
+) -> None:
+    began = time.monotonic()
+    with serve_metrics(*job):
+        assert requests.request(method, f"http://{target(metrics_folder)}/metrics", timeout=10).status_code == code
+    assert time.monotonic() - began < 5.0  # a scraper would have been waited for

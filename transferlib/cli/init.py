@@ -64,7 +64,7 @@ def found_line(listing: Listing) -> str:
     splits = listed([f"{number:,} in {split}" for split, number in given.items() if split])
     names = [shortened(printable(label), MOST_NAME_CHARACTERS) for label in listing.classes[:6]]
     classes = listed(names if len(listing.classes) <= 6 else [*names[:5], "more"])
-    what = f"{count(len(listing.entries), 'image')} in {count(len(listing.classes), 'class', 'classes')} ({classes})"
+    what = f"{count(len(listing.entries), 'image')} in {count(len(listing.classes), 'class')} ({classes})"
     return f"{what}; {splits or 'no splits given: they are cut'}."
 
 

@@ -107,7 +107,7 @@ def plan_lines(spec: JobSpec, listing: Listing, machine: Machine, plan: Plan) ->
     num_steps = -(-images["train"] // spec.training.global_batch_size)
     yield _row(
         "images",
-        f"{sum(images.values()):,} in {words.count(plan.num_classes, 'class', 'classes')} "
+        f"{sum(images.values()):,} in {words.count(plan.num_classes, 'class')} "
         f"({listing.layout}): {images['train']:,} train, {images['val']:,} val, {images['test']:,} test"
         + (f" in each of {folds} folds, cut anew for each seed" if folds > 1 else ""),
     )

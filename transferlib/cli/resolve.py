@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from transferlib.cli.options import FLAGS, Flag, parse_flag
-from transferlib.errors import RunFolderError, SpecError, UsageError
+from transferlib.errors import MISSING, Problem, RunFolderError, SpecError, UsageError
 from transferlib.models.weight_names import NONE
 from transferlib.runs import RunFolder
-from transferlib.spec import JobSpec, ModelSpec, read_mapping
+from transferlib.spec import WHOLE, JobSpec, ModelSpec, read_mapping
 from transferlib.storage.uris import is_uri
 
 SPEC_NAME = "submit.yaml"
@@ -55,7 +55,7 @@ def resolve_spec(
         UsageError: The spec file cannot be read.
     """
     path = _spec_file(spec_file, folder)
-    found = list(problems)
+    found = [Problem("", text) for text in problems]
     mapping: dict[str, Any] = {}
     notes: list[str] = []
     if path is not None:
@@ -80,31 +80,27 @@ def resolve_spec(
     try:
         _find_run_of_weights(mapping)
     except RunFolderError as error:
-        found.append(f"--weights {_get(mapping, 'models.weights')}: {error}")
+        found.append(Problem(f"--weights {_get(mapping, 'models.weights')}", str(error)))
     typed = {flag.place: flag for flag in FLAGS if flag.parameter in given}
     spec: JobSpec | None = None
     try:
         spec = JobSpec.from_mapping(mapping)
     except SpecError as error:
-        told = (*wrong, *misplaced)
-        hidden = {flag.place for flag in typed.values() if any(p.startswith(flag.name + ":") for p in told)}
-        found += [
-            _by_flag(problem.removeprefix("spec: "), typed)
-            for problem in error.problems
-            if not _is_about(problem, hidden)
-        ]
+        told = {problem.place for problem in (*wrong, *misplaced)}
+        hidden = [flag.place for flag in typed.values() if flag.name in told]
+        found += [_by_flag(problem, typed) for problem in error.problems if not any(map(problem.is_within, hidden))]
     if found or spec is None:
         raise SpecError(list(dict.fromkeys([*found, *_nothing_there(mapping)])))
     return Resolved(spec, path, tuple(notes))
 
 
-def _nothing_there(mapping: dict[str, Any]) -> list[str]:
+def _nothing_there(mapping: dict[str, Any]) -> list[Problem]:
     """Return the sentence for images that are not there: told with what else is wrong, not once that is mended."""
     from transferlib.data.sources import missing_source
 
     path = _get(mapping, "data.path")
     problem = missing_source(path) if isinstance(path, str) and path else None
-    return [] if problem is None else [problem]
+    return [] if problem is None else [Problem("", problem)]
 
 
 def absolute_weights(weights: str, folder: Path) -> str:
@@ -185,7 +181,7 @@ def _read(path: Path) -> str:
         raise UsageError(f"{path} cannot be read: {error}.") from None
 
 
-def _parse(given: Given) -> tuple[dict[str, Any], list[str]]:
+def _parse(given: Given) -> tuple[dict[str, Any], list[Problem]]:
     """Return typed flags as a nested mapping, and what is wrong with them."""
     values: dict[str, Any] = {}
     problems = []
@@ -195,11 +191,11 @@ def _parse(given: Given) -> tuple[dict[str, Any], list[str]]:
         try:
             _put(values, flag.place, parse_flag(flag, given[flag.parameter]))
         except ValueError as error:
-            problems.append(f"{flag.name}: {error}")
+            problems.append(Problem(flag.name, str(error)))
     return values, problems
 
 
-def _make_paths_absolute(mapping: dict[str, Any], folder: Path) -> list[str]:
+def _make_paths_absolute(mapping: dict[str, Any], folder: Path) -> list[Problem]:
     """Make paths absolute, leave URIs as they are, and return what is wrong with those; it is taken out."""
     problems = []
     for place, to_absolute in (
@@ -215,7 +211,7 @@ def _make_paths_absolute(mapping: dict[str, Any], folder: Path) -> list[str]:
             _put(mapping, place, to_absolute(value, folder))
         except UsageError as error:
             flag = next((flag.name for flag in FLAGS if flag.place == place), place)
-            problems.append(f"{flag}: {error}")
+            problems.append(Problem(flag, str(error)))
             _put(mapping, place, ".")  # a URI may hold credentials: it goes no further
     return problems
 
@@ -259,15 +255,11 @@ def _put(mapping: dict[str, Any], place: str, value: Any) -> None:
     mapping[last] = value
 
 
-def _is_about(problem: str, places: set[str]) -> bool:
-    return any(problem.startswith((f"{place}:", f"{place}.", f"{place} ")) for place in places)
-
-
-def _by_flag(problem: str, typed: Mapping[str, Flag]) -> str:
+def _by_flag(problem: Problem, typed: Mapping[str, Flag]) -> Problem:
     """Name the flag instead of the place in the spec, where the flag was typed."""
-    if problem in ("data is missing.", "data.path is missing."):
-        return NO_DATA
-    for place, flag in typed.items():
-        if problem.startswith((f"{place}:", f"{place}.")):  # with a dot: an item of its list
-            return f"{flag.name}:{problem.split(':', 1)[1]}"
-    return problem
+    if problem.text == MISSING and problem.place in ("data", "data.path"):
+        return Problem("", NO_DATA)
+    if problem.place == WHOLE:
+        return Problem("", problem.text)
+    flags = [flag.name for place, flag in typed.items() if problem.is_within(place)]
+    return problem._replace(place=flags[0]) if flags else problem

@@ -12,7 +12,6 @@ from transferlib.cli.gate import fail_under_option, gate
 Command = Callable[..., Any]
 
 RUNS_HELP = "Folder that run folders are in. [default: output.runs_dir of submit.yaml, else runs]"
-RUN_WORDS = "RUN is an id, the start of one, @last, or a run folder's path."
 
 
 def run_command(command: Command) -> Command:

@@ -33,6 +33,7 @@ from transferlib.data.manifest import Manifest
 from transferlib.errors import RunFolderError
 from transferlib.records import check_types
 from transferlib.runs import RunFolder, read_json, write_json
+from transferlib.words import count
 
 FILE_NAME = "test_readings.json"
 """In a run folder."""
@@ -72,7 +73,7 @@ class Readings:
             ]
         if number < 2:
             return []
-        before = f"{number - 1} run{'s' if number > 2 else ''} before ({_some(self.earlier)})"
+        before = f"{count(number - 1, 'run')} before ({_some(self.earlier)})"
         chance = 100 * (1 - (1 - ALPHA) ** number)
         return [
             f"This test set has been read by {before}. Read once, arms that are alike are called different in about "

@@ -19,6 +19,7 @@ from transferlib.names import (
     NO_VALUE,
     TWO_RATES_NOTE,
 )
+from transferlib.words import count
 
 if TYPE_CHECKING:
     from transferlib.comparison.leaderboard import Comparison
@@ -105,7 +106,7 @@ def model_lines(comparison: Comparison) -> list[str]:
         folds = f", {comparison.num_folds} folds" if comparison.num_folds > 1 else ""
         lines.append(
             f"{len(images.labels):,} {'test' if comparison.is_final else 'validation'} images, "
-            f"{len(comparison.seeds)} {'seed' if len(comparison.seeds) == 1 else 'seeds'}{folds}."
+            f"{count(len(comparison.seeds), 'seed')}{folds}."
         )
     return lines
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from transferlib.records import FINISHED, TrialKey, TrialResult, TrialSpec
+from transferlib.words import form
 
 Fate = Literal["train", "wait", "spare"]
 """train: now, or it was; wait: its arm's rate is not decided yet; spare: another rate was better."""
@@ -145,7 +146,7 @@ class _ArmTrials:
         (best,) = self.candidates(results)
         lr = next(trial.lr for trial in self.first if trial.candidate == best)
         seeds = list(dict.fromkeys(str(trial.seed) for trial in self.first))
-        return f"rate {lr:.3g} was better on {'seed' if len(seeds) == 1 else 'seeds'} {' and '.join(seeds)}"
+        return f"rate {lr:.3g} was better on {form(len(seeds), 'seed')} {' and '.join(seeds)}"
 
 
 def _is_finished(trial: TrialSpec, results: Mapping[str, TrialResult]) -> bool:

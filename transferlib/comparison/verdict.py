@@ -22,7 +22,7 @@ from transferlib.comparison.statistics import (
     sign_bound,
 )
 from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS, MIN_SEEDS
-from transferlib.words import count, listed
+from transferlib.words import count, form, listed
 
 State = Literal["separated", "good_enough", "open", "few_seeds", "at_chance"]
 
@@ -193,9 +193,9 @@ class _Words:
     def unlearnt(self, arms: Sequence[ArmStatement]) -> list[str]:
         if not arms:
             return []
-        verb = "has" if len(arms) == 1 else "have"
+        have = form(len(arms), "has", "have")
         return [
-            f"{listed([arm.arm for arm in arms])} {verb} not learnt: not known to be better than {self._guessing()}."
+            f"{listed([arm.arm for arm in arms])} {have} not learnt: not known to be better than {self._guessing()}."
         ]
 
     def _guessing(self) -> str:
@@ -385,7 +385,7 @@ def about_losses(
     """
     sentences = []
     if failed:
-        verb = "is" if len(failed) == 1 else "are"
+        verb = form(len(failed), "is", "are")
         sentences.append(f"{len(failed)} of {num_trials} trials failed and {verb} in no figure; the report lists why.")
     seeds = {trial.seed for arm in arms for trial in arm.chosen} | {trial.seed for trial in failed}
     for arm in arms:

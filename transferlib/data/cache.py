@@ -33,7 +33,6 @@ from transferlib.data.facts import (
     Reading,
     UnreadableFileError,
     depth_text,
-    inspect_file,
     read_files,
     stamp_file,
     stamp_files,
@@ -44,7 +43,7 @@ from transferlib.data.shard_index import ShardIndex, shard_index
 from transferlib.data.shards import ShardWriter
 from transferlib.errors import CacheWriteError
 
-__all__ = ["CacheReader", "DecodedCache", "ImageFacts", "MissingPixelsError", "default_cache_dir", "inspect_file"]
+__all__ = ["CacheReader", "DecodedCache", "ImageFacts", "MissingPixelsError", "default_cache_dir"]
 
 
 class MissingPixelsError(LookupError):

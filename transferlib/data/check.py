@@ -17,6 +17,7 @@ from transferlib.data.facts import ImageFacts
 from transferlib.data.health import printable
 from transferlib.data.manifest import Manifest
 from transferlib.data.near_notes import copy_pairs, count_near
+from transferlib.words import count
 
 _FILES_PER_TASK = 64
 MOST_PAIRS = 10
@@ -133,8 +134,8 @@ class DataCheck:
     def _copy_lines(self) -> list[str]:
         lines, number = [], self._num_copies()
         if number:
-            has = "image has" if number == 1 else "images have"
-            lines.append(f"Copies: {number:,} used {has} the same content as another.")
+            has = count(number, "used image has", "used images have")
+            lines.append(f"Copies: {has} the same content as another.")
         pairs = copy_pairs(self.manifest.table)
         for pair in pairs[:MOST_PAIRS]:
             named = (f"{side.image_id} ({side.label}, {side.split or 'left out'})" for side in pair.sides)

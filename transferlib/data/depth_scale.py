@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Literal, get_args
 
+from transferlib.words import count
+
 Range = tuple[float, float]
 """The values that become black and white."""
 Kind = Literal["whole", "fraction"]
@@ -175,7 +177,7 @@ def settle_scale(
         ranges[kind], said = (given, []) if given else settle_range(kind, of_kind)
         notes += said
     scale = DepthScale(ranges.get("whole"), ranges.get("fraction"))
-    which = "1 image has" if len(every) == 1 else f"{len(every):,} images have"
+    which = count(len(every), "image has", "images have")
     why = "as --depth-range says" if given else "by what the training images declare and hold; --depth-range sets it"
     return scale, [f"{which} more than 8 bits a sample: for all of them, {scale} ({why}).", *notes]
 

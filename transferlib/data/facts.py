@@ -192,18 +192,13 @@ def _read_or_error(uri: str, stamp: FileStamp | None, limits: Limits) -> Reading
         return error
 
 
-def inspect_file(uri: str, limits: Limits) -> ImageFacts:
-    """Read a file once and say whether it serves as an image, keeping no pixels (`--cache none`).
+def inspect_files(uris: Sequence[str], limits: Limits) -> list[ImageFacts]:
+    """Read each file once and say whether it serves as an image, keeping no pixels (`--cache none`).
 
     Args:
-        uri: Absolute path or URI.
+        uris: Absolute paths or URIs; of objects, a few are asked for at a time.
         limits: What is refused unread or undecoded.
     """
-    return inspect_files([uri], limits)[0]
-
-
-def inspect_files(uris: Sequence[str], limits: Limits) -> list[ImageFacts]:
-    """Return for each file what `inspect_file` does; a few requests at a time where they are objects."""
     return [_inspect(reading, limits) for reading in read_files(uris, limits)]
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from transferlib.data.components import TEST, TRAIN, VAL, Components, hash_place
 from transferlib.data.listing import fold_counts
 from transferlib.errors import DataError
-from transferlib.words import first_of
+from transferlib.words import count, first_of
 
 
 class Folds(NamedTuple):
@@ -122,7 +122,7 @@ class Folds(NamedTuple):
             number = len(np.unique(components.of_row[rows]))
             if number < self.num:
                 problems.append(
-                    f"Class {label!r} has {number} separate image{'s' if number != 1 else ''} (copies and groups count "
+                    f"Class {label!r} has {count(number, 'separate image')} (copies and groups count "
                     "as one, near duplicates too, but not under --near-duplicates tell); "
                     f"--folds {self.num} needs {self.num} of each class. Use fewer folds, or add images."
                 )

@@ -10,7 +10,7 @@ import pyarrow as pa
 from transferlib.data.listing import HIDDEN_REASON, SkippedFile
 from transferlib.data.near_notes import near_alarms
 from transferlib.errors import DataError
-from transferlib.words import first_of, shortened
+from transferlib.words import count, first_of, shortened
 
 BAD_SHARE_ALARM = 0.01
 """Share of bad files past which something is wrong with the whole copy, not with single files."""
@@ -138,12 +138,6 @@ def _alarms(
             "figure to read."
         )
     return [*alarms, *near_alarms(table, whole)]
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun: "1 image", "2,000 classes"."""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def printable(name: str) -> str:

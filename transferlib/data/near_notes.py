@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from transferlib.names import SPLITS
+from transferlib.words import count
 
 
 class NearCounts(NamedTuple):
@@ -141,8 +142,7 @@ def near_notes(table: pa.Table, *, is_grouped: bool) -> list[str]:
         if is_grouped
         else "each counts by itself (--near-duplicates group keeps them together)"
     )
-    groups = f"{found.groups:,} group{'s' if found.groups > 1 else ''}"
-    return [f"Near duplicates: {found.images:,} images in {groups} that show the same; {what}."]
+    return [f"Near duplicates: {found.images:,} images in {count(found.groups, 'group')} that show the same; {what}."]
 
 
 def near_alarms(table: pa.Table, whole: str) -> list[str]:

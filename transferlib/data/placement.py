@@ -14,6 +14,7 @@ from transferlib.data.levels import Levels, count_levels, share_levels
 from transferlib.data.listing import Entry, Layout, Listing, SkippedFile
 from transferlib.errors import DataError
 from transferlib.names import split_of
+from transferlib.words import some
 
 SYSTEM_NAMES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin"})
 SHOWN = 6
@@ -203,8 +204,7 @@ def _ask_if_ambiguous(root: str, walked: Walked, depth: int) -> list[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = [repr(as_text(name)) for name in names[:SHOWN]]
-    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return some([repr(as_text(name)) for name in names], SHOWN)
 
 
 def class_name(name: str) -> str:

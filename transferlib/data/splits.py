@@ -22,7 +22,7 @@ from transferlib.data.rank_cut import RankCut
 from transferlib.data.threshold_cut import ThresholdCut
 from transferlib.errors import DataError
 from transferlib.names import SPLITS
-from transferlib.words import first_of
+from transferlib.words import count, first_of
 
 Cut = Literal["rank", "threshold"]
 """rank: as new runs are cut; threshold: as runs were before, for their resume."""
@@ -246,7 +246,7 @@ def _needed_parts(
             )
         elif number < len(lacking):
             problems.append(
-                f"Class {label!r} has {number} separate image{'s' if number != 1 else ''} to cut "
+                f"Class {label!r} has {count(number, 'separate image')} to cut "
                 f"(copies and groups count as one, near duplicates too, but not under --near-duplicates tell); "
                 f"{', '.join(SPLITS[p] for p in lacking)} need {len(lacking)}. "
                 "Add images, or give the splits yourself."

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from transferlib.errors import WeightsError
+from transferlib.words import some
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts keep the state dict beside optimizer and epoch (torchvision's own: `model`)."""
@@ -61,19 +62,6 @@ def read_weight_file(path: Path) -> WeightFile:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     return WeightFile(_without_prefix(_state_dict_in(_read_pth(path), path)), {})
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """Return a .safetensors file's metadata without reading its tensors.
-
-    Raises:
-        WeightsError: It cannot be read.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from None
 
 
 def _read_safetensors(path: Path) -> WeightFile:
@@ -126,15 +114,12 @@ def _state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:
         candidate = content if not key else content.get(key) if isinstance(content, Mapping) else None
         if isinstance(candidate, Mapping) and candidate and all(isinstance(v, Tensor) for v in candidate.values()):
             return {str(name): tensor for name, tensor in candidate.items()}
-    seen = f"a map of {_shortened(list(content))}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+    is_map = isinstance(content, Mapping)
+    seen = f"a map of {some(list(map(repr, content)), 5)}" if is_map else f"a {type(content).__name__}"
     raise WeightsError(
         f"{path} holds {seen}, not a state dict, neither directly nor under {', '.join(_WRAPPERS)}. "
         "Write one with torch.save(model.state_dict(), FILE)."
     )
-
-
-def _shortened(keys: list[Any]) -> str:
-    return ", ".join(map(repr, keys[:5])) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:

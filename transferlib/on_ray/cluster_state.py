@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from transferlib.addresses import ClusterAddress
 from transferlib.clusters import ClusterRecord
+from transferlib.errors import TransferlibError
+from transferlib.on_ray.head_http import HeadHttp
 from transferlib.on_ray.processes import Process, read_process
 
 NODE_SCRIPT = Path(__file__).with_name("loopback_node.py")
@@ -95,17 +94,11 @@ def ask_cluster(record: ClusterRecord, path: str, *, timeout_s: float = ANSWER_T
         path: With its slash, e.g. "/api/version".
         timeout_s: Seconds to wait.
     """
-    # Straight to loopback, whatever proxy the environment names.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    head = ClusterAddress(record.address, "submit cluster up", Path(record.token_path))
     try:
-        token = Path(record.token_path).read_text().strip()
-        request = urllib.request.Request(record.address + path, headers={"Authorization": f"Bearer {token}"})
-        with opener.open(request, timeout=timeout_s) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return None
-    except (OSError, http.client.HTTPException, ValueError):
+        answer = HeadHttp(head, timeout_s=timeout_s).ask("GET", path)
+        return answer.json() if answer.ok else None
+    except (TransferlibError, ValueError):
         return None
 
 

@@ -6,20 +6,19 @@ REST interface it speaks is documented and small.
 
 from __future__ import annotations
 
-import json
 import os
-import queue
 import socket
 import ssl
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+import requests
+from requests.utils import get_environ_proxies
 
 from transferlib.addresses import DEFAULT_PORT, ClusterAddress
 from transferlib.errors import ClusterUnreachableError
@@ -34,32 +33,13 @@ class ConnectionLostError(ClusterUnreachableError):
     """Report that no whole answer came: whether the head did what was asked is not known."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Hold what a head answered; named as Ray's own client reads it."""
-
-    status_code: int
-    text: str
-
-    def json(self) -> Any:
-        """Return the body as a value."""
-        return json.loads(self.text)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follow no redirect: the token would travel with it, to wherever it leads."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
-
-
 class HeadHttp:
     """Ask a head's dashboard.
 
     Args:
         address: Of the dashboard.
         timeout_s: Limit of a call, from name look-up to the last byte.
-        environ: Environment variables; None: this process's.
+        environ: Environment variables that name the token; None: this process's.
     """
 
     def __init__(
@@ -69,10 +49,12 @@ class HeadHttp:
         self.timeout_s = timeout_s
         self._environ = os.environ if environ is None else environ
         token = find_token(address, self._environ)
-        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         # No proxy leads to this machine's own loopback.
-        proxies = [urllib.request.ProxyHandler({})] if urlsplit(address.url).hostname in LOOPBACKS else []
-        self._opener = urllib.request.build_opener(*proxies, _NoRedirect())
+        self._proxies = {} if urlsplit(address.url).hostname in LOOPBACKS else get_environ_proxies(address.url)
+        # Whom this machine trusts, and SSL_CERT_FILE: requests has a list of its own.
+        trusted = ssl.get_default_verify_paths()
+        self._verify = trusted.cafile or trusted.capath or True
 
     def ask(
         self,
@@ -82,7 +64,7 @@ class HeadHttp:
         data: bytes | None = None,
         json_data: Any = None,
         timeout_s: float | None = None,
-    ) -> Answer:
+    ) -> requests.Response:
         """Send a request and return the answer, whatever its status, but for those of a closed door.
 
         Args:
@@ -97,14 +79,7 @@ class HeadHttp:
             ClusterUnreachableError: The token is missing or wrong, or this is no Ray head.
         """
         limit = self.timeout_s if timeout_s is None else timeout_s
-        headers = dict(self.headers)
-        if json_data is not None:
-            data = json.dumps(json_data).encode()
-            headers["Content-Type"] = "application/json"
-        elif data is not None:
-            headers["Content-Type"] = "application/octet-stream"
-        request = urllib.request.Request(self.address.url + path, data=data, headers=headers, method=method)
-        answer = self._send(request, limit)
+        answer = self._send(method, path, limit, headers=self._headers, data=data, json=json_data)
         self._check(answer)
         return answer
 
@@ -117,24 +92,27 @@ class HeadHttp:
         Raises:
             ConnectionLostError: As `ask`.
         """
-        return self._send(urllib.request.Request(self.address.url + path), self.timeout_s).status_code in (401, 403)
+        return self._send("GET", path, self.timeout_s).status_code in (401, 403)
 
-    def _send(self, request: urllib.request.Request, limit_s: float) -> Answer:
+    def _send(self, method: str, path: str, limit_s: float, **more: Any) -> requests.Response:
+        def send() -> requests.Response:
+            # One session a call: no cookies, and no connection that the head has closed since.
+            with requests.Session() as session:
+                session.trust_env = False  # a login in ~/.netrc would take the token's place
+                session.proxies.update(self._proxies)
+                session.verify = self._verify
+                # The token would travel with a redirect, to wherever it leads.
+                return session.request(method, self.address.url + path, timeout=limit_s, allow_redirects=False, **more)
+
         try:
-            return within(limit_s, lambda: self._open(request, limit_s))
-        except (OSError, HTTPException) as error:
-            raise ConnectionLostError(self._explain(error, limit_s)) from None
+            answer = within(limit_s, send)
+        except OSError as error:
+            raise ConnectionLostError(self._explain(_first_cause(error), limit_s)) from None
+        answer.encoding = "utf-8"
+        return answer
 
-    def _open(self, request: urllib.request.Request, limit_s: float) -> Answer:
-        try:
-            response = self._opener.open(request, timeout=limit_s)
-        except urllib.error.HTTPError as error:
-            response = error
-        with response:
-            return Answer(int(response.status), response.read().decode(errors="replace"))
-
-    def _check(self, answer: Answer) -> None:
-        if answer.status_code == 401 and not self.headers:
+    def _check(self, answer: requests.Response) -> None:
+        if answer.status_code == 401 and not self._headers:
             raise ClusterUnreachableError(
                 f"The cluster at {self.address} wants a token, and there is none here. Put the cluster's token into "
                 f"{DEFAULT_TOKEN}, or set RAY_AUTH_TOKEN_PATH to the file that holds it."
@@ -152,27 +130,26 @@ class HeadHttp:
                 f"of the dashboard itself (port {DEFAULT_PORT} unless changed), or open a tunnel to it."
             )
 
-    def _explain(self, error: Exception, limit_s: float) -> str:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    def _explain(self, cause: BaseException, limit_s: float) -> str:
         parts = urlsplit(self.address.url)
         start = f"The cluster at {self.address} cannot be reached: "
-        if isinstance(reason, socket.gaierror):
+        if isinstance(cause, socket.gaierror):
             return f"{start}no host is called {parts.hostname!r}. Is the name right, and known on this machine?"
-        if isinstance(reason, TimeoutError):
+        if isinstance(cause, TimeoutError):
             return f"{start}no answer within {limit_s:g} s. Is the head up, and does no firewall stand between?"
-        if isinstance(reason, ConnectionRefusedError):
+        if isinstance(cause, ConnectionRefusedError):
             return f"{start}nothing listens at port {parts.port or _port_of(parts.scheme)}. {self._next_step()}"
-        if isinstance(reason, ssl.SSLError):
+        if isinstance(cause, ssl.SSLError):
             return (
-                f"{start}{reason}. Is https:// right there? A certificate of your own: set SSL_CERT_FILE to the file "
+                f"{start}{cause}. Is https:// right there? A certificate of your own: set SSL_CERT_FILE to the file "
                 "that holds its issuer."
             )
-        if isinstance(reason, HTTPException):
+        if isinstance(cause, HTTPException):
             return (
                 f"{start}what answers there does not speak HTTP, as the port that nodes join at does not. "
                 f"The dashboard's port is {DEFAULT_PORT} unless changed."
             )
-        return f"{start}{reason or type(reason).__name__}. {self._next_step()}"
+        return f"{start}{str(cause) or type(cause).__name__}. {self._next_step()}"
 
     def _next_step(self) -> str:
         if self.address.origin == "submit cluster up":
@@ -194,22 +171,16 @@ def within(limit_s: float, call: Callable[[], T]) -> T:
     Raises:
         TimeoutError: It took longer.
     """
-    results: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+    outcome: Future[T] = Future()
 
     def run() -> None:
         try:
-            results.put((call(), None))
+            outcome.set_result(call())
         except BaseException as error:  # handed over, whatever it is
-            results.put((None, error))
+            outcome.set_exception(error)
 
     threading.Thread(target=run, daemon=True, name="head-http").start()
-    try:
-        value, error = results.get(timeout=limit_s)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {limit_s:g} s") from None
-    if error is not None:
-        raise error
-    return value  # type: ignore[return-value]
+    return outcome.result(limit_s)
 
 
 def find_token(address: ClusterAddress, environ: Mapping[str, str]) -> str:
@@ -243,6 +214,13 @@ def token_source(address: ClusterAddress, environ: Mapping[str, str]) -> str:
     if environ.get("RAY_AUTH_TOKEN_PATH"):
         return environ["RAY_AUTH_TOKEN_PATH"]
     return DEFAULT_TOKEN if Path(DEFAULT_TOKEN).expanduser().is_file() else ""
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Return the system's own error, which requests and urllib3 wrap in theirs."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _port_of(scheme: str) -> int:

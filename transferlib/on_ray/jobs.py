@@ -1,29 +1,32 @@
-"""Jobs on a Ray cluster: send, find, follow, stop. Every call has a time limit, and a repeated one does no harm."""
+"""Jobs on a Ray cluster: send, find, stop. Every call has a time limit, and a repeated one does no harm."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import quote
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+from requests import Response
 
 from transferlib.addresses import DEFAULT_PORT, ClusterAddress
 from transferlib.errors import ClusterUnreachableError, TransferlibError, UsageError
-from transferlib.on_ray.head_http import Answer, ConnectionLostError, HeadHttp
+from transferlib.on_ray.head_http import ConnectionLostError, HeadHttp
 
 JobStatus = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
 ENDED: frozenset[str] = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
 
 EXISTS = "already exists"
-STOP_TIMEOUT_S = 40.0
+UPLOAD_TIMEOUT_S = 120.0
+"""Of one package, at most 100 MiB."""
+SUBMIT_TIMEOUT_S = 40.0
 """The head waits up to 30 s for its own agent."""
-RECONNECT_S = 1.0
-CLOSE_S = 0.2
-"""What a head may take to say goodbye, where its log stream is left before its end."""
+STOP_TIMEOUT_S = 40.0
+"""As with SUBMIT_TIMEOUT_S."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class JobsClient:
             submission_id: Of our choice; one job has it, however often this is called.
             entrypoint: A shell command, run in the working directory on the head node.
             working_dir: Folder that travels.
-            py_modules: Packages and wheels that travel.
+            py_modules: Packages that travel.
             env_vars: Of the job and its workers. They come back in clear from the API: no secrets.
             metadata: Shown beside the job.
 
@@ -114,25 +117,39 @@ class JobsClient:
         env_vars: Mapping[str, str],
         metadata: Mapping[str, str],
     ) -> bool:
-        from transferlib.on_ray.packages import send_job
-
-        try:
-            send_job(
-                self._http,
-                submission_id,
-                entrypoint,
-                working_dir=working_dir,
-                py_modules=py_modules,
-                env_vars=env_vars,
-                metadata=metadata,
-            )
-        except (RuntimeError, ValueError) as error:  # Ray's client knows no others for what a head refuses
-            if EXISTS in str(error):
-                return False
-            raise UsageError(
-                f"The cluster at {self.address} refuses the job {submission_id}: {_last_line(str(error))}"
-            ) from None
+        runtime_env: dict[str, Any] = {
+            "working_dir": self._upload(submission_id, pack(working_dir)),
+            "env_vars": dict(env_vars),
+        }
+        if py_modules:
+            runtime_env["py_modules"] = [self._upload(submission_id, pack(path, path.name)) for path in py_modules]
+        job = {
+            "submission_id": submission_id,
+            "entrypoint": entrypoint,
+            "runtime_env": runtime_env,
+            "metadata": dict(metadata),
+        }
+        answer = self._http.ask("POST", "/api/jobs/", json_data=job, timeout_s=SUBMIT_TIMEOUT_S)
+        if answer.status_code != 200 and EXISTS in answer.text:
+            return False
+        self._take(submission_id, answer)
         return True
+
+    def _upload(self, submission_id: str, package: bytes) -> str:
+        """Upload a package that the head does not have yet; return its URI."""
+        name = f"_ray_pkg_{hashlib.sha256(package).hexdigest()}.zip"
+        path = f"/api/packages/gcs/{name}"
+        answer = self._http.ask("GET", path)
+        if answer.status_code == 404:
+            answer = self._http.ask("PUT", path, data=package, timeout_s=UPLOAD_TIMEOUT_S)
+        self._take(submission_id, answer)
+        return f"gcs://{name}"
+
+    def _take(self, submission_id: str, answer: Response) -> None:
+        """Refuse what the head refuses; its last line says most where it sends a traceback."""
+        if answer.status_code != 200:
+            why = _last_line(f"Request failed with status code {answer.status_code}: {answer.text}")
+            raise UsageError(f"The cluster at {self.address} refuses the job {submission_id}: {why}")
 
     def find(self, submission_id: str) -> JobState | None:
         """Return what the head knows of a job; None: nothing (it was started anew since, or never had it)."""
@@ -171,83 +188,21 @@ class JobsClient:
             raise UsageError(self._unknown(submission_id))
         return str(self._value(answer)["logs"])
 
-    def follow_logs(self, submission_id: str) -> Iterator[str]:
-        """Yield what a job prints as it comes, from its first line; end with the job.
-
-        A connection that breaks is made anew, and nothing comes twice.
-
-        Raises:
-            ClusterUnreachableError: The head is gone.
-            UsageError: The head does not know the job.
-        """
-        if self.find(submission_id) is None:
-            raise UsageError(self._unknown(submission_id))
-        given = 0
-        while True:
-            passed = 0
-            for chunk in self._tail(submission_id):
-                passed += len(chunk)
-                fresh = chunk[max(0, len(chunk) - max(0, passed - given)) :]
-                if fresh:
-                    given += len(fresh)
-                    yield fresh
-            state = self.find(submission_id)
-            if state is None:
-                return
-            if state.has_ended:
-                if rest := self.logs(submission_id)[given:]:
-                    yield rest
-                return
-            time.sleep(RECONNECT_S)
-
-    def _tail(self, submission_id: str) -> Iterator[str]:
-        """Yield the head's log stream until it closes or breaks."""
-        import aiohttp
-
-        limit = self._http.timeout_s
-        url = self.address.url + _path(submission_id, "/logs/tail")
-
-        async def connect() -> aiohttp.ClientWebSocketResponse:
-            async with asyncio.timeout(limit):
-                # A quiet job sends nothing for hours: pings, not silence, tell whether the head is there.
-                return await session.ws_connect(
-                    url, heartbeat=limit, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S)
-                )
-
-        async def close(opened: aiohttp.ClientWebSocketResponse) -> None:
-            await opened.close()
-
-        async def open_session() -> aiohttp.ClientSession:
-            return aiohttp.ClientSession(headers=self._http.headers, trust_env=True)
-
-        with asyncio.Runner() as runner:
-            session, socket = runner.run(open_session()), None
-            try:
-                socket = runner.run(connect())
-                while (message := runner.run(socket.receive())).type is aiohttp.WSMsgType.TEXT:
-                    yield str(message.data)
-            except (aiohttp.ClientError, OSError):
-                return  # the caller asks how the job is, which says why
-            finally:
-                if socket is not None:
-                    runner.run(close(socket))
-                runner.run(session.close())
-
     def _ask_version(self) -> str:
         answer = self._http.ask("GET", "/api/version")
         try:
             return str(answer.json()["ray_version"])
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             raise ClusterUnreachableError(
                 f"What answers at {self.address} is no Ray head ({answer.status_code} to /api/version). Give the "
                 f"address of the dashboard (port {DEFAULT_PORT} unless changed)."
             ) from None
 
-    def _value(self, answer: Answer) -> Any:
+    def _value(self, answer: Response) -> Any:
         if answer.status_code == 200:
             try:
                 return answer.json()
-            except json.JSONDecodeError:
+            except ValueError:
                 raise ClusterUnreachableError(
                     f"What answers at {self.address} is no Ray head, or a proxy before one that does not reach it: "
                     f"{answer.text[:80]!r}."
@@ -264,6 +219,24 @@ class JobsClient:
             f"The cluster at {self.address} does not know the job {submission_id}: its head was started anew since, "
             "and forgets all jobs then. The run folder keeps what the job printed (log/job.log)."
         )
+
+
+def pack(folder: Path, top: str = "") -> bytes:
+    """Return a folder's files as a zip: the same bytes for the same names, modes and contents.
+
+    Args:
+        folder: What is packed, but for what Python compiled there.
+        top: Folder that they lie in inside the zip; empty: none.
+    """
+    packed = io.BytesIO()
+    with ZipFile(packed, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            inside = path.relative_to(folder)
+            if path.is_file() and "__pycache__" not in inside.parts:
+                entry = ZipInfo((top / inside).as_posix())  # of no date
+                entry.external_attr = path.stat().st_mode << 16
+                archive.writestr(entry, path.read_bytes(), ZIP_DEFLATED)
+    return packed.getvalue()
 
 
 def _path(submission_id: str, rest: str = "") -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from transferlib.planning.plan import Plan
+from transferlib.words import form
 
 if TYPE_CHECKING:
     from ray.util.placement_group import PlacementGroup
@@ -138,7 +139,7 @@ class Occupancy:
         rest = offered - self.free.get(resource, 0.0) - own - sum(taken.values())
         holders = [(self._name(job), amount) for amount, job in ranked]
         holders += [("something without a reservation", rest)] if rest >= 0.5 else []
-        unit = one if offered == 1 else many
+        unit = form(offered, one, many)
         return [f"{name} holds {amount:.4g} of {offered:.4g} {unit}" for name, amount in holders]
 
     def _name(self, job: int) -> str:
@@ -252,5 +253,5 @@ def _times(node: Amounts, bundle: Amounts) -> int:
 def _describe(reservation: Reservation) -> str:
     bundle, number = reservation.bundles[0], len(reservation.bundles)
     amounts = [(bundle[name], one, many) for name, one, many in RESOURCES if bundle.get(name)]
-    each = " and ".join(f"{amount:.4g} {one if amount == 1 else many}" for amount, one, many in amounts)
+    each = " and ".join(f"{amount:.4g} {form(amount, one, many)}" for amount, one, many in amounts)
     return each if number == 1 else f"{number} times {each}"

@@ -12,7 +12,6 @@ from transferlib.planning.resources import Resources
 from transferlib.spec import JobSpec
 from transferlib.strategies import get_strategy
 
-GIB = 2**30
 FLOAT_BYTES = 4
 RAY_BYTES = 1_500_000_000
 """Ray's own processes and the job's."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from transferlib.planning.machine import Node
+from transferlib.words import count
 
 EPSILON = 1e-6
 
@@ -67,20 +68,15 @@ def describe_placement(placed: Sequence[Placement], *, use_gpu: bool) -> str:
     total: Counter[str] = Counter()
     for trial in placed:
         total.update(trial)
-    what = ("GPU", "GPUs") if use_gpu else ("worker", "workers")
-    count = sum(total.values())
+    workers = count(sum(total.values()), "GPU" if use_gpu else "worker")
     shares = ", ".join(f"{name} {number}" for name, number in total.items())
-    text = f"{count} {what[count != 1]} on {_nodes(len(total))} ({shares})"
+    text = f"{workers} on {count(len(total), 'node')} ({shares})"
     spread = [trial for trial in placed if len(trial) > 1]
     if not spread:
         return f"{text}; each trial lies on one node."
     widest = max(map(len, spread))
     whose = "the trial's" if len(placed) == 1 else f"{len(spread)} of {len(placed)} trials'"
-    return f"{text}; {whose} gradients cross the network between {_nodes(widest)} each step."
-
-
-def _nodes(number: int) -> str:
-    return f"{number} node" if number == 1 else f"{number} nodes"
+    return f"{text}; {whose} gradients cross the network between {count(widest, 'node')} each step."
 
 
 def _slots(node: Node, cpus_per_worker: float, *, use_gpu: bool) -> int:

@@ -24,6 +24,7 @@ from transferlib.records import TrialKey, TrialSpec, check_types
 from transferlib.runs import RunFolder, cure_of, reading
 from transferlib.spec import JobSpec
 from transferlib.strategies import lr_candidates
+from transferlib.words import form
 
 SCHEMA = 1
 FEW_TEST_IMAGES = 150
@@ -213,7 +214,7 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
     idle = resources.gpus - resources.concurrency * resources.workers_per_trial if resources.use_gpu else 0
     if idle:
         side_by_side = f"{resources.concurrency} trials side by side"
-        notes = (*notes, f"{idle} of {resources.gpus} GPUs {'stays' if idle == 1 else 'stay'} idle: {side_by_side}.")
+        notes = (*notes, f"{idle} of {resources.gpus} GPUs {form(idle, 'stays', 'stay')} idle: {side_by_side}.")
     return Plan(
         trials=trials,
         workers_per_trial=resources.workers_per_trial,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from transferlib.planning.nodes import ClusterFacts, NodeFacts
 from transferlib.spec import JobSpec
+from transferlib.words import form
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _minor(python: str) -> str:
 def _on(nodes: Sequence[NodeFacts], facts: ClusterFacts) -> str:
     if len(nodes) == len(facts.nodes):
         return f"every node of {facts.address}" if len(nodes) > 1 else f"the node of {facts.address}"
-    return f"node{'s' if len(nodes) > 1 else ''} {', '.join(node.name for node in nodes)} of {facts.address}"
+    return f"{form(len(nodes), 'node')} {', '.join(node.name for node in nodes)} of {facts.address}"
 
 
 def _said(nodes: Sequence[NodeFacts]) -> str:

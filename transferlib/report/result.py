@@ -9,8 +9,8 @@ from typing import Any
 from transferlib.comparison.arms import SHARES, ArmResult
 from transferlib.comparison.leaderboard import Comparison
 from transferlib.names import LOWER_IS_BETTER
-from transferlib.report.words import count_text
 from transferlib.runs import RunFolder
+from transferlib.words import spelled
 
 
 def title_of(comparison: Comparison) -> str:
@@ -21,13 +21,13 @@ def title_of(comparison: Comparison) -> str:
         return f"{arms[0].arm} on {classes}"
     architectures = list(dict.fromkeys(arm.architecture for arm in arms))
     strategies = list(dict.fromkeys(arm.strategy for arm in arms))
-    networks = count_text(len(architectures), "network")
+    networks = spelled(len(architectures), "network")
     if len(strategies) == 1:
         what = f"{networks} with the strategy {strategies[0]}"
     elif len(architectures) == 1:
-        what = f"{count_text(len(strategies), 'way')} to transfer {architectures[0]}"
+        what = f"{spelled(len(strategies), 'way')} to transfer {architectures[0]}"
     else:
-        what = f"{networks} and {count_text(len(strategies), 'way')} to transfer"
+        what = f"{networks} and {spelled(len(strategies), 'way')} to transfer"
     return f"{what[0].upper()}{what[1:]}, compared on {classes}"
 
 

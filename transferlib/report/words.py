@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from markupsafe import Markup
 
 from transferlib.comparison.arms import Figure
 from transferlib.comparison.statistics import Interval
 from transferlib.report.cost import operations_text
-
-_SMALL_NUMBERS = (
-    "no",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-)
+from transferlib.words import listed, spelled
 
 
 def seconds_text(seconds: float) -> str:
@@ -52,18 +36,6 @@ def parameters_text(count: int) -> str:
 def rate_text(rate: float) -> str:
     """Return a learning rate with three digits."""
     return f"{rate:.3g}"
-
-
-def count_text(count: int, noun: str) -> str:
-    """Return `one arm`, `three arms`, `27 trials`."""
-    number = _SMALL_NUMBERS[count] if count < len(_SMALL_NUMBERS) else f"{count:,}"
-    return f"{number} {noun}" if count == 1 else f"{number} {noun}s"
-
-
-def listed(names: Sequence[Any]) -> str:
-    """Return `a, b and c`."""
-    words = [str(name) for name in names]
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def breakable(name: str) -> Markup:
@@ -105,7 +77,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "bytes": bytes_text,
     "parameters": parameters_text,
     "rate": rate_text,
-    "count": count_text,
+    "count": spelled,
     "listed": listed,
     "figure": figure_markup,
     "sure": sure_text,

@@ -16,8 +16,6 @@ TRIAL_STATES = ("pending", "running", "done", "failed", "stopped")
 """Values of `state` in `transferlib_trials`; spared trials are none that train."""
 PHASES = ("train", "val")
 """Values of `phase`. The test set is read after a trial's end, when its series are gone."""
-PLACES = ("runs", "cache")
-"""Values of `place`: where run folders are, and the decoded cache of the node that the job's own process is on."""
 
 # `seed` is "3"; where there are folds "3-f2", so that no two trials have the same labels.
 _TRIAL = ("run", "arm", "seed", "candidate")
@@ -180,6 +178,3 @@ CATALOGUE: tuple[Series, ...] = (
     ),
     _series("job_state", "gauge", "", ("run", "state"), "1 for the state that the job is in, 0 for the others."),
 )
-
-BY_NAME: dict[str, Series] = {series.name: series for series in CATALOGUE}
-"""The same by name."""

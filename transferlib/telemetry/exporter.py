@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from transferlib.data.cache_dir import cache_folder
@@ -98,11 +95,23 @@ def serve_metrics(run: RunFolder, plan: Plan) -> Iterator[None]:
 
 @contextmanager
 def _listening(feed: Feed, settings: Settings, scrapes: Scrapes) -> Iterator[int]:
-    """Answer scrapes in threads; yield the port."""
-    server = _Server(settings.host, settings.port)
-    server.set_app(counted_app(feed, scrapes))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True)
-    thread.start()
+    """Answer a GET of any path with the series, each in a thread of its own; yield the port."""
+    from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(feed))
+    try:
+        server, thread = start_http_server(settings.port, settings.host, registry)
+    except OSError as error:
+        raise OSError(
+            f"{settings.host}:{settings.port} cannot be listened at ({error.strerror}). "
+            f"Set {HOST_VARIABLE} and {PORT_VARIABLE} to what is free; without the port, a free one is taken."
+        ) from None
+    # A client that stalls is given up, and nothing is said of one that went away in the middle.
+    handler: Any = server.RequestHandlerClass
+    server.RequestHandlerClass = type("_Handler", (handler,), {"timeout": _REQUEST_TIMEOUT_S})
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    server.set_app(_counted(make_wsgi_app(registry), scrapes))
     try:
         yield server.server_port
     finally:
@@ -111,13 +120,8 @@ def _listening(feed: Feed, settings: Settings, scrapes: Scrapes) -> Iterator[int
         thread.join()
 
 
-def counted_app(feed: Feed, scrapes: Scrapes) -> WSGIApplication:
-    """Return the application that answers a GET of any path with the series, and notes each answer that was sent."""
-    from prometheus_client import CollectorRegistry, make_wsgi_app
-
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(feed))
-    series_app = make_wsgi_app(registry)
+def _counted(series_app: WSGIApplication, scrapes: Scrapes) -> WSGIApplication:
+    """Return the application that notes each scrape that another has answered."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         began_at = time.monotonic()
@@ -171,40 +175,6 @@ def _family(series: Series) -> Metric:
 
     name = series.name.removesuffix({"counter": "_total", "info": "_info", "gauge": ""}[series.kind])
     return Metric(name, series.help, series.kind)
-
-
-class _Handler(WSGIRequestHandler):
-    """Log nothing, and give up on a client that stalls."""
-
-    timeout = _REQUEST_TIMEOUT_S
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing."""
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    """Answer each request in a thread of its own, which ends with the process."""
-
-    daemon_threads = True
-
-    def __init__(self, host: str, port: int) -> None:
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            super().__init__((host, port), _Handler)
-        except OSError as error:
-            raise OSError(
-                f"{host}:{port} cannot be listened at ({error.strerror}). "
-                f"Set {HOST_VARIABLE} and {PORT_VARIABLE} to what is free; without the port, a free one is taken."
-            ) from None
-
-    def server_bind(self) -> None:
-        """Bind, without asking the name service what this host is called: that can take seconds."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-        self.setup_environ()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that went away in the middle."""
 
 
 def _feed(run: RunFolder, plan: Plan) -> Feed:
