@@ -3,16 +3,9 @@ import torch
 from torch import nn
 
 from transferlib.errors import SpecError
-from transferlib.models.skeleton import empty_model
-from transferlib.models.stages import (
-    batchnorm_stages,
-    head_name,
-    is_head_key,
-    stage_modules,
-    stage_names,
-    stage_parameters,
-    stage_state_keys,
-)
+from transferlib.models.backbones import head_name, is_head_key, stage_names
+from transferlib.models.sizes import counted
+from transferlib.models.stages import empty_model, stage_modules, stage_parameters, stage_state_keys
 from transferlib.names import ARCHITECTURES, RESNETS, VGGS
 
 
@@ -87,4 +80,4 @@ def test_stages_that_hold_batchnorm_are_known_without_building_them(architecture
     stages = stage_modules(empty_model(architecture, 7), architecture)
     layers = {stage: [layer for module in modules for layer in module.modules()] for stage, modules in stages.items()}
     holding = (stage for stage in stages if any(isinstance(layer, nn.BatchNorm2d) for layer in layers[stage]))
-    assert batchnorm_stages(architecture) == tuple(holding)
+    assert counted(architecture).batchnorm == tuple(holding)

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from transferlib.errors import WeightsError
-from transferlib.models.skeleton import empty_model
-from transferlib.models.stages import is_head_key
+from transferlib.models.backbones import is_head_key
+from transferlib.models.stages import empty_model
 from transferlib.models.weights import DEFAULT_MEAN, DEFAULT_STD, SourceWeights, load_source_weights
 from transferlib.models.zoo import build_model
 

@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import nn
 
-from transferlib.models.stages import is_head_key
+from transferlib.models.backbones import is_head_key
 from transferlib.models.weights import DEFAULT_MEAN, DEFAULT_STD, SourceWeights, state_sha256
 from transferlib.models.zoo import build_model
 from transferlib.names import ARCHITECTURES

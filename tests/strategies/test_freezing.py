@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transferlib.models.skeleton import empty_model
-from transferlib.models.stages import stage_modules, stage_names, stage_state_keys
+from transferlib.models.backbones import stage_names
+from transferlib.models.stages import empty_model, stage_modules, stage_state_keys
 from transferlib.models.zoo import build_model
 from transferlib.names import STRATEGIES
 from transferlib.spec import StrategySpec
