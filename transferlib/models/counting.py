@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ def count(architecture: str) -> Counted:
     growing = {stage: (twice[stage] - once[stage]) // 3 for stage in stages}  # of four times the area
     (head,) = stage_modules(model, architecture)[HEAD]
     assert isinstance(head, nn.Linear)
-    sides = range(1, _LARGE + 1)
+    sides, passage = range(1, _LARGE + 1), cache(partial(_passage, model))
     return Counted(
         parameters={stage: sum(parameter.numel() for _, parameter in parameters[stage]) for stage in stages},
         macs=growing,
@@ -44,8 +45,8 @@ def count(architecture: str) -> Counted:
         batchnorm=tuple(stage for stage in stages if _layers(model, architecture, nn.BatchNorm2d)[stage]),
         head_features=head.in_features,
         activation_bytes=round(_activation_bytes(model), -5),
-        min_pixels=sides[bisect_left(sides, True, key=lambda side: _is_passed(model, side))],
-        single_value_pixels=bisect_left(sides, True, key=lambda side: _fewest_values(model, side) > 1),
+        min_pixels=sides[bisect_left(sides, True, key=lambda side: passage(side)[0])],
+        single_value_pixels=bisect_left(sides, True, key=lambda side: passage(side)[1] > 1),
     )
 
 
@@ -100,20 +101,18 @@ def _activation_bytes(model: nn.Module) -> int:
 
 
 @torch.no_grad()
-def _is_passed(model: nn.Module, side: int) -> bool:
-    """Return whether an image of this side goes through."""
-    try:
-        model.eval()(_images(side))
-    except RuntimeError:  # a pooling or a convolution would put out nothing
-        return False
-    return True
+def _passage(model: nn.Module, side: int) -> tuple[bool, float]:
+    """Return whether an image of this side goes through, and the fewest values a channel that a BatchNorm sees of it.
 
-
-def _fewest_values(model: nn.Module, side: int) -> float:
-    """Return the fewest values a channel that a BatchNorm sees of one image; infinite where there is none."""
+    Infinitely many where there is no BatchNorm.
+    """
     with _seen([layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]) as found:
-        _is_passed(model, side)
-    return min((out[0, 0].numel() for _, out in found), default=float("inf"))
+        try:
+            model.eval()(_images(side))
+            is_through = True
+        except RuntimeError:  # a pooling or a convolution would put out nothing
+            is_through = False
+    return is_through, min((out[0, 0].numel() for _, out in found), default=float("inf"))
 
 
 def render(rows: Mapping[str, Counted]) -> str:
