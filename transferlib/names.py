@@ -16,7 +16,8 @@ RESNETS = (
     "wide_resnet101_2",
 )
 VGGS = ("vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn")
-ARCHITECTURES = (*RESNETS, *VGGS)
+BEYOND_VGG_AND_RESNET = ("densenet121", "efficientnet_v2_s", "convnext_tiny")
+ARCHITECTURES = (*RESNETS, *VGGS, *BEYOND_VGG_AND_RESNET)
 
 STRATEGIES = ("feature_extraction", "last_layers", "full", "scratch")
 DEFAULT_STRATEGIES = ("feature_extraction", "last_layers", "full")

@@ -90,7 +90,7 @@ class TrialKey:
     fold: int
     """Which fold is the test set, from 1; 0: the images are cut once."""
     seed: int
-    """Seed of the order, the augmentation, the new head and Dropout; the same over all arms."""
+    """Seed of the order, the augmentation, the new head, Dropout and StochasticDepth; the same over all arms."""
     candidate: int
     """Index of the learning-rate candidate, from 0, ascending in rate."""
 

@@ -6,10 +6,9 @@ from torch import empty, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model_weights
 
-from transferlib.models.flops import flops_per_image, training_flops_per_image
-from transferlib.models.sizes import head_features, stage_sizes, total_parameters
-from transferlib.models.skeleton import empty_model
-from transferlib.models.stages import stage_modules, stage_names, stage_parameters
+from transferlib.models.backbones import stage_names
+from transferlib.models.sizes import counted, flops_per_image, stage_sizes, total_parameters, training_flops_per_image
+from transferlib.models.stages import empty_model, stage_modules, stage_parameters
 from transferlib.names import ARCHITECTURES
 
 
@@ -17,19 +16,21 @@ from transferlib.names import ARCHITECTURES
 def test_table_of_parameters_is_what_torchvision_has(architecture: str) -> None:
     model = empty_model(architecture, 7)
     sizes = stage_sizes(architecture, 7)
-    counted = {
+    parameters = {
         stage: sum(parameter.numel() for _, parameter in pairs)
         for stage, pairs in stage_parameters(model, architecture).items()
     }
-    assert {stage: size.parameters for stage, size in sizes.items()} == counted
-    assert total_parameters(architecture, 7) == sum(counted.values())
-    assert head_features(architecture) == [m for m in model.modules() if isinstance(m, nn.Linear)][-1].in_features
+    assert {stage: size.parameters for stage, size in sizes.items()} == parameters
+    assert total_parameters(architecture, 7) == sum(parameters.values())
+    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    assert counted(architecture).head_features == last.in_features
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_table_of_flops_adds_up_to_torchvisions_own_figure(architecture: str) -> None:
     weights = get_model_weights(architecture)["IMAGENET1K_V1"]
-    assert flops_per_image(architecture) / 2e9 == pytest.approx(weights.meta["_ops"], abs=6e-4)
+    (crop,) = weights.transforms().crop_size
+    assert flops_per_image(architecture, crop) / 2e9 == pytest.approx(weights.meta["_ops"], abs=6e-4)
     assert total_parameters(architecture, 1000) == weights.meta["num_params"]
 
 
@@ -61,7 +62,7 @@ def test_training_costs_three_forward_passes_at_most_and_frozen_stages_one() -> 
 
 def test_sizes_flops_names_and_tables_load_no_torch() -> None:
     code = (
-        "import sys, transferlib.models.flops, transferlib.models.sizes, transferlib.models.weight_names, "
+        "import sys, transferlib.models.backbones, transferlib.models.sizes, transferlib.models.weight_names, "
         "transferlib.models.run_weights, transferlib.strategies.table; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

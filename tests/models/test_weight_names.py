@@ -4,15 +4,17 @@ import pytest
 from torchvision.models import get_model_weights
 
 from transferlib.errors import WeightsError
-from transferlib.models.weight_names import WeightsChoice, resolve_weights, torchvision_weight_names
+from transferlib.models.backbones import get_backbone
+from transferlib.models.weight_names import WeightsChoice, resolve_weights
 from transferlib.names import ARCHITECTURES
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_names_are_torchvisions_with_its_default_last(architecture: str) -> None:
     enum = get_model_weights(architecture)
-    assert list(torchvision_weight_names(architecture)) == [e.name for e in enum if e.name != "IMAGENET1K_FEATURES"]
-    assert enum.DEFAULT.name == torchvision_weight_names(architecture)[-1]
+    known = get_backbone(architecture).weights
+    assert list(known) == [e.name for e in enum if e.name != "IMAGENET1K_FEATURES"]
+    assert enum.DEFAULT.name == known[-1]
     assert resolve_weights("DEFAULT", architecture).value == enum.DEFAULT.name
 
 

@@ -2,6 +2,7 @@ import argparse
 import collections
 import fractions
 import json
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
@@ -14,10 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from transferlib.errors import WeightsError
-from transferlib.models.skeleton import empty_model
-from transferlib.models.stages import is_head_key
+from transferlib.models.backbones import is_head_key
+from transferlib.models.matching import match_backbone
+from transferlib.models.stages import empty_model
 from transferlib.models.weights import DEFAULT_MEAN, DEFAULT_STD, SourceWeights, load_source_weights
 from transferlib.models.zoo import build_model
+from transferlib.names import BEYOND_VGG_AND_RESNET
 
 ARCHITECTURE = "resnet18"
 State = dict[str, Tensor]
@@ -285,6 +288,57 @@ class TestTorchvision:
         assert source is not None
         assert asked == [("https://download.pytorch.org/models/resnet18-f37072fd.pth", "f37072fd")]
         assert (cache / "resnet18-f37072fd.pth").is_file()
+
+
+@pytest.mark.parametrize("architecture", BEYOND_VGG_AND_RESNET)
+def test_weights_beyond_vgg_and_resnet_are_saved_and_loaded_whole(architecture: str, tmp_path: Path) -> None:
+    model = build_model(architecture, 6, source=None, seed=5)
+    save_export(
+        tmp_path / "best.safetensors",
+        dict(model.state_dict()),
+        architecture=architecture,
+        mean=[0.1, 0.2, 0.3],
+        std=[1, 2, 3],
+    )
+    source = load_source_weights(str(tmp_path / "best.safetensors"), architecture)
+    assert source is not None
+    assert (source.mean, source.std, source.notes) == ((0.1, 0.2, 0.3), (1.0, 2.0, 3.0), ())
+    again = build_model(architecture, 4, source=source, seed=3).state_dict()
+    for key, tensor in model.state_dict().items():
+        assert is_head_key(key, architecture) or torch.equal(tensor, again[key]), key
+    with pytest.raises(WeightsError, match=f"is a {architecture}, not a resnet18"):
+        load_source_weights(str(tmp_path / "best.safetensors"), "resnet18")
+
+
+def filled(architecture: str) -> State:
+    """Return a state dict in which no two tensors have the same values, without the cost of a random one."""
+    shapes = empty_model(architecture, 6).state_dict()
+    return {key: torch.full(t.shape, float(n)).to(t.dtype) for n, (key, t) in enumerate(shapes.items(), start=1)}
+
+
+def test_densenets_published_names_are_brought_up_to_date() -> None:
+    state = {key: tensor for key, tensor in filled("densenet121").items() if "num_batches_tracked" not in key}
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))", r"\1.", key): tensor for key, tensor in state.items()}
+    assert "features.denseblock1.denselayer1.norm.1.running_mean" in old
+    backbone, _ = match_backbone(old, "densenet121", "old.pth")
+    assert backbone.keys() >= {key for key in state if not is_head_key(key, "densenet121")}
+    assert all(torch.equal(tensor, state[key]) for key, tensor in backbone.items() if key in state)
+    with pytest.raises(WeightsError, match="These are weights of a densenet121: use --arch densenet121"):
+        match_backbone(old, "resnet18", "old.pth")
+
+
+@pytest.mark.parametrize("name", ["classifier.weight", "classifier.0.weight", "classifier.4.1.weight"])
+def test_any_layers_in_the_place_of_efficientnets_classifier_are_its_head(name: str) -> None:
+    state = {key: t for key, t in filled("efficientnet_v2_s").items() if not is_head_key(key, "efficientnet_v2_s")}
+    backbone, notes = match_backbone({**state, name: torch.zeros(6, 9)}, "efficientnet_v2_s", "w.pth")
+    assert backbone.keys() == state.keys()
+    assert notes == []
+
+
+def test_convnext_without_the_norm_before_its_head_is_refused() -> None:
+    state = {key: tensor for key, tensor in filled("convnext_tiny").items() if not key.startswith("classifier.0.")}
+    with pytest.raises(WeightsError, match=r"missing \(2\): classifier\.0\.weight, classifier\.0\.bias"):
+        match_backbone(state, "convnext_tiny", "w.pth")
 
 
 def test_none_is_no_weights() -> None:

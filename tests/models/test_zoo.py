@@ -1,15 +1,14 @@
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from transferlib.models.stages import is_head_key
+from transferlib.models.backbones import head_name, is_head_key
 from transferlib.models.weights import DEFAULT_MEAN, DEFAULT_STD, SourceWeights, state_sha256
 from transferlib.models.zoo import build_model
-from transferlib.names import ARCHITECTURES
+from transferlib.names import ARCHITECTURES, BEYOND_VGG_AND_RESNET
 
 
 def source_of(model: nn.Module, architecture: str) -> SourceWeights:
@@ -22,16 +21,6 @@ def resnet18() -> nn.Module:
     return build_model("resnet18", 6, source=None, seed=11)
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Deep networks on tiny images are many small operations, which threads on a busy machine only slow down."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_trains_a_step_on_tiny_images(architecture: str) -> None:
     model = build_model(architecture, 3, source=None, seed=0).train()
@@ -83,15 +72,17 @@ def test_scratch_depends_on_the_seed_alone_and_moves_no_global_generator(resnet1
     assert state_sha256(other_seed.state_dict()) != state_sha256(again.state_dict())
 
 
-@pytest.mark.parametrize("architecture", ["resnet34", "vgg11_bn"])
+@pytest.mark.parametrize("architecture", ["resnet34", "vgg11_bn", *BEYOND_VGG_AND_RESNET])
 def test_scratch_is_spread_as_torchvision_spreads_it(architecture: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = torchvision.models.get_model(architecture, num_classes=10).state_dict()
     ours = build_model(architecture, 10, source=None, seed=0).state_dict()
-    theirs = torchvision.models.get_model(architecture, num_classes=10).state_dict()
     for key, tensor in theirs.items():
-        if tensor.numel() > 1000:
+        if tensor.ndim in (2, 4):
             assert ours[key].std().item() == pytest.approx(tensor.std().item(), rel=0.1), key
             assert abs(ours[key].mean().item()) <= 0.1 * tensor.std().item(), key
-        elif not is_head_key(key, architecture):  # constants: biases of 0, BatchNorm's 0, 1 and counters
+        elif not is_head_key(key, architecture):  # constants: biases of 0, norms' 0, 1 and counters, layer scales
             assert torch.equal(ours[key], tensor), key
 
 
@@ -101,6 +92,21 @@ def test_head_is_spread_as_torchvision_spreads_it() -> None:
     for key in ("fc.weight", "fc.bias"):
         assert resnet[key].abs().max() <= bound
         assert resnet[key].std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "deviation", "bias"),
+    [
+        ("densenet121", (3 * 1024) ** -0.5, 0.0),
+        ("efficientnet_v2_s", (3 * 1000) ** -0.5, 0.0),
+        ("convnext_tiny", 0.02, 0.0),
+    ],
+)
+def test_new_heads_follow_their_own_networks_rule(architecture: str, deviation: float, bias: float) -> None:
+    model = build_model(architecture, 1000, source=None, seed=0)
+    weight, shift = (model.state_dict()[f"{head_name(architecture)}.{key}"] for key in ("weight", "bias"))
+    assert weight.std().item() == pytest.approx(deviation, rel=0.01)
+    assert torch.equal(shift, torch.full_like(shift, bias))
 
 
 def test_plain_torchvision_loads_what_we_build(resnet18: nn.Module) -> None:

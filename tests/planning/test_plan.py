@@ -310,6 +310,28 @@ def test_images_too_small_for_vgg_are_refused() -> None:
         make_plan(asked, listing(), TWO_CPUS)
 
 
+@pytest.mark.parametrize(("architecture", "smallest"), [("densenet121", 29), ("convnext_tiny", 32)])
+def test_images_too_small_for_networks_beyond_vgg_are_refused(architecture: str, smallest: int) -> None:
+    for size in (smallest, smallest - 1):
+        asked = spec(data={"path": "/photos", "image_size": size}, models={"architectures": [architecture]})
+        if size == smallest:
+            check_steps(asked, 33, workers_per_trial=1)
+            continue
+        with pytest.raises(PlanError, match=f"{architecture} needs images of at least {smallest} px"):
+            check_steps(asked, 33, workers_per_trial=1)
+
+
+def test_densenet_halves_an_image_of_60_px_to_a_single_value() -> None:
+    def check(size: int, architecture: str) -> None:
+        sections: Any = {"models": {"architectures": [architecture]}, "training": {"global_batch_size": 1}}
+        check_steps(spec(data={"path": "/photos", "image_size": size}, **sections), 33, workers_per_trial=1)
+
+    with pytest.raises(PlanError, match="a single value a channel"):
+        check(60, "densenet121")
+    check(61, "densenet121")
+    check(32, "convnext_tiny")  # has no BatchNorm
+
+
 def test_estimated_time_grows_with_the_work() -> None:
     def seconds(**sections: dict[str, Any]) -> float:
         return make_plan(spec(**sections), listing(), TWO_CPUS).cost.seconds

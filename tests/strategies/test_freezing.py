@@ -1,13 +1,14 @@
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from transferlib.models.skeleton import empty_model
-from transferlib.models.stages import stage_modules, stage_names, stage_state_keys
+from transferlib.models.backbones import stage_names
+from transferlib.models.stages import empty_model, stage_modules, stage_state_keys
 from transferlib.models.zoo import build_model
-from transferlib.names import STRATEGIES
+from transferlib.names import ARCHITECTURES, BEYOND_VGG_AND_RESNET, STRATEGIES
 from transferlib.spec import StrategySpec
 from transferlib.strategies import get_strategy
 from transferlib.strategies.freezing import TrainedStages, apply_strategy
@@ -55,6 +56,44 @@ def test_frozen_stages_are_bit_identical_after_training_and_trained_ones_all_mov
     trained = set(stages.trained_state_keys(model))
     for key, tensor in before.items():
         assert torch.equal(tensor, after[key]) == (key not in trained), key
+
+
+@pytest.mark.parametrize("architecture", BEYOND_VGG_AND_RESNET)
+def test_beyond_vgg_and_resnet_frozen_is_frozen_too(architecture: str) -> None:
+    model, stages = prepared(architecture, "last_layers")
+    with torch.no_grad():
+        for scale in (p for name, p in model.named_parameters() if name.endswith("layer_scale")):
+            scale.fill_(0.1)  # under a new network's 1e-6, a step moves what it scales by less than a last digit
+    before = snapshot(model)
+    model.train()
+    train_steps(model, stages)
+    after, trained = model.state_dict(), set(stages.trained_state_keys(model))
+    assert 0 < len(trained) < len(before)
+    for key, tensor in before.items():
+        assert torch.equal(tensor, after[key]) == (key not in trained), key
+    assert all((parameter.grad is not None) == (name in trained) for name, parameter in model.named_parameters())
+    for stage, modules in stage_modules(model, architecture).items():
+        for module in (m for outer in modules for m in outer.modules()):
+            assert module.training == (stage in stages.trained), (stage, module)
+
+
+@pytest.mark.parametrize("architecture", BEYOND_VGG_AND_RESNET)
+def test_beyond_vgg_and_resnet_frozen_features_are_the_same_each_time(architecture: str) -> None:
+    model, stages = prepared(architecture, "feature_extraction")
+    before = snapshot(model)
+    stages.set_train_mode(model)
+    images = torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(model(images), model(images))
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rates_fall_from_head_to_input(architecture: str) -> None:
+    factors = get_strategy("full").stage_factors(stage_names(architecture), StrategySpec())
+    rates = list(TrainedStages(architecture, factors).stage_lrs(0.1).values())
+    assert rates[-1] == 0.1
+    assert all(0 < nearer < further for nearer, further in pairwise(rates))
 
 
 def test_frozen_batchnorm_keeps_running_stats_and_trained_batchnorm_moves_them() -> None:
@@ -107,7 +146,7 @@ def test_another_strategy_opens_again_what_the_first_froze() -> None:
     assert stages.frozen == ()
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", TINY_VGG, "vgg11"])
+@pytest.mark.parametrize("architecture", ["resnet18", TINY_VGG, "vgg11", *BEYOND_VGG_AND_RESNET])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_groups_hold_each_trained_parameter_once_and_none_that_is_frozen(architecture: str, strategy: str) -> None:
     model, stages = prepared_on_meta(architecture, strategy)
@@ -138,6 +177,16 @@ def test_groups_carry_their_stages_rate_and_decay_weights_only() -> None:
         assert group["weight_decay"] == (0.0 if name.endswith(".no_decay") else 1e-4)
         assert {parameter.ndim for parameter in group["params"]} <= ({1} if name.endswith(".no_decay") else {2, 4})
     assert stages.stage_lrs(0.1)["layer4"] == pytest.approx(0.04)
+
+
+def test_convnexts_layer_scales_and_norms_are_not_decayed() -> None:
+    model, stages = prepared_on_meta("convnext_tiny", "full")
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = stages.parameter_groups(model, 0.1, weight_decay=1e-4)
+    decayed = {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {
+        f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
 
 
 def test_frozen_stages_have_rate_zero_and_no_state_to_save() -> None:

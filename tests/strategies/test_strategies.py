@@ -1,7 +1,7 @@
 import pytest
 
 from transferlib.errors import SpecError
-from transferlib.models.stages import stage_names
+from transferlib.models.backbones import stage_names
 from transferlib.names import ARCHITECTURES, STRATEGIES
 from transferlib.spec import StrategySpec
 from transferlib.strategies import get_strategy

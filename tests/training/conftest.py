@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from transferlib.data.batches import BatchStream, LocalStream, Renderer
-from transferlib.models.stages import is_head_key
+from transferlib.models.backbones import is_head_key
 from transferlib.models.weights import SourceWeights, state_sha256
 from transferlib.models.zoo import build_model
 from transferlib.records import TrialKey, TrialSpec

@@ -17,8 +17,8 @@ from tests.training.threads import ThreadWorker, on_threads
 from transferlib.data.folds import Folds
 from transferlib.data.images import ImageTable, image_keys
 from transferlib.data.schedule import Schedule
-from transferlib.models.skeleton import empty_model
-from transferlib.models.stages import stage_names
+from transferlib.models.backbones import stage_names
+from transferlib.models.stages import empty_model
 from transferlib.models.zoo import build_model
 from transferlib.spec import StrategySpec
 from transferlib.strategies import get_strategy

@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 from tests.training.doubles import StoppedWorker
 from tests.training.ranks import train_small_networks
 from tests.training.small_networks import NETWORKS, largest_difference, train_steps
+from transferlib.names import BEYOND_VGG_AND_RESNET
 from transferlib.records import TrialKey, TrialSpec
 from transferlib.training.trial import TrialInputs, train_trial
 from transferlib.training.vitals import VitalSigns
@@ -25,7 +26,7 @@ REPO = Path(__file__).parents[2]
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("architecture", ["resnet18", "vgg11"])
+@pytest.mark.parametrize("architecture", ["resnet18", "vgg11", *BEYOND_VGG_AND_RESNET])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_stopped_trial_on_a_gpu_ends_in_the_same_bits(
     make_inputs: Callable[..., TrialInputs], architecture: str, precision: str

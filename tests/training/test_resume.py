@@ -14,7 +14,7 @@ import pytest
 from tests.training.doubles import DyingStream, KilledError, StoppedWorker
 from transferlib.errors import CheckpointError
 from transferlib.models.weights import SourceWeights
-from transferlib.records import EpochRecord, TrialResult
+from transferlib.records import EpochRecord, TrialKey, TrialResult, TrialSpec
 from transferlib.training.trial import TrialInputs, train_trial
 from transferlib.training.worker import LocalWorker
 
@@ -133,6 +133,27 @@ def test_adamw_in_bf16_goes_on_bit_for_bit_too(make_inputs: MakeInputs) -> None:
     list(train_trial(cut, LocalWorker()))
     assert result_of(cut).weights_sha256 == result_of(whole).weights_sha256
     assert result_of(cut).precision == "bf16"
+
+
+class OneStageOfThree(TrialInputs):
+    """Train the third stage and the head: blocks that StochasticDepth drops, and few weights."""
+
+    def stage_factors(self) -> dict[str, float]:
+        return {stage: 1.0 if stage in ("stage2", "head") else 0.0 for stage in super().stage_factors()}
+
+
+@pytest.mark.parametrize("architecture", ["efficientnet_v2_s", "convnext_tiny"])
+def test_stochastic_depth_goes_on_bit_for_bit(make_inputs: MakeInputs, architecture: str) -> None:
+    """What is dropped in a step depends on its place alone, not on what was drawn before it."""
+    ends = []
+    for name in ("whole", "cut"):
+        inputs = make_inputs(name, strategy="scratch", epochs=1)
+        trial = TrialSpec(TrialKey(architecture, "scratch", 0, seed=5, candidate=0), lr=0.01)
+        inputs = OneStageOfThree(**{**vars(inputs), "trial": trial, "source": None})
+        if name == "cut":
+            list(train_trial(inputs, StoppedWorker(at=3)))
+        ends.append((figures(list(train_trial(inputs, LocalWorker()))), result_of(inputs).weights_sha256))
+    assert ends[0] == ends[1]
 
 
 def test_a_checkpoint_holds_only_what_training_changes(make_inputs: MakeInputs) -> None:

@@ -144,7 +144,8 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
         Flag(
             "--arch",
             "models.architectures",
-            f"Network, by torchvision's name; repeat for several. {', '.join(names.ARCHITECTURES)}.",
+            f"Network, by torchvision's name; repeat for several. {', '.join((*names.RESNETS, *names.VGGS))}; "
+            f"beyond VGG and ResNet: {', '.join(names.BEYOND_VGG_AND_RESNET)}.",
             "resnet50",
             is_repeatable=True,
             metavar="NAME",

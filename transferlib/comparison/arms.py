@@ -15,8 +15,8 @@ from transferlib.comparison.results import RunResults, TrialScores
 from transferlib.comparison.statistics import arm_interval, seed_std
 from transferlib.comparison.variance import Spread, borrow
 from transferlib.evaluation.metrics import METRIC_NAMES
-from transferlib.models.flops import training_flops_per_image
-from transferlib.models.stages import stage_names
+from transferlib.models.backbones import stage_names
+from transferlib.models.sizes import training_flops_per_image
 from transferlib.names import LOWER_IS_BETTER, METRIC_WORDS, METRICS, MIN_SEEDS
 from transferlib.strategies import get_strategy
 

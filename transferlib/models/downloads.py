@@ -37,7 +37,7 @@ class TorchvisionWeights:
 
         Args:
             architecture: torchvision's name.
-            name: One of `torchvision_weight_names(architecture)`.
+            name: One of its backbone's `weights`.
         """
         entry = get_model_weights(architecture)[name]
         preset = entry.transforms()

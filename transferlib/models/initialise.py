@@ -3,7 +3,8 @@
 The global generator is neither read nor moved, so a network depends on its seed and on nothing that ran before it. The
 head's draws depend on the seed alone: every strategy of an architecture begins with the same head.
 
-Source: torchvision 0.29, `ResNet.__init__` and `VGG.__init__`; torch 2.15, `nn.Linear.reset_parameters`.
+Source: torchvision 0.29, `__init__` of ResNet, VGG, DenseNet, EfficientNet and ConvNeXt; torch 2.15,
+`nn.Linear.reset_parameters`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import hashlib
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torchvision.models.convnext import CNBlock
 
-from transferlib.models.stages import HEAD, stage_modules
-from transferlib.names import VGGS
+from transferlib.models.backbones import HEAD, Backbone, ConvolutionFill, LinearFill, get_backbone
+from transferlib.models.stages import stage_modules
 
 
 def seeded_generator(purpose: str, seed: int) -> torch.Generator:
@@ -40,7 +42,7 @@ def initialise_head(model: nn.Module, architecture: str, seed: int) -> None:
     """
     (head,) = stage_modules(model, architecture)[HEAD]
     assert isinstance(head, nn.Linear)
-    _fill_linear(head, architecture, seeded_generator("head", seed))
+    _fill_linear(head, get_backbone(architecture).linears, seeded_generator("head", seed))
 
 
 @torch.no_grad()
@@ -53,23 +55,48 @@ def initialise_backbone(model: nn.Module, architecture: str, seed: int) -> None:
         seed: The trial's seed.
     """
     generator = seeded_generator("backbone", seed)
-    stages = stage_modules(model, architecture)
+    backbone, stages = get_backbone(architecture), stage_modules(model, architecture)
     for layer in [layer for stage in stages if stage != HEAD for module in stages[stage] for layer in module.modules()]:
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-            if layer.bias is not None:
-                layer.bias.zero_()
-        elif isinstance(layer, nn.BatchNorm2d):
-            layer.reset_parameters()  # draws nothing: scale 1, shift 0, and fresh running statistics
-        elif isinstance(layer, nn.Linear):
-            _fill_linear(layer, architecture, generator)
+        _fill(layer, backbone, generator)
 
 
-def _fill_linear(layer: nn.Linear, architecture: str, generator: torch.Generator) -> None:
-    if architecture in VGGS:
-        layer.weight.normal_(0.0, 0.01, generator=generator)
+def _fill(layer: nn.Module, backbone: Backbone, generator: torch.Generator) -> None:
+    if isinstance(layer, nn.Conv2d):
+        _fill_convolution(layer, backbone.convolutions, generator)
+    elif isinstance(layer, nn.BatchNorm2d | nn.LayerNorm):
+        layer.reset_parameters()  # draws nothing: scale 1, shift 0, and fresh running statistics
+    elif isinstance(layer, nn.Linear):
+        _fill_linear(layer, backbone.linears, generator)
+    elif isinstance(layer, CNBlock):
+        layer.layer_scale.fill_(backbone.layer_scale)
+
+
+def _fill_convolution(layer: nn.Conv2d, rule: ConvolutionFill, generator: torch.Generator) -> None:
+    if rule == "truncated_normal":
+        _fill_truncated(layer.weight, generator)
+    else:
+        nn.init.kaiming_normal_(layer.weight, mode=rule, nonlinearity="relu", generator=generator)
+    if layer.bias is not None:
         layer.bias.zero_()
-        return
-    nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
-    bound = 1 / math.sqrt(layer.in_features)
-    layer.bias.uniform_(-bound, bound, generator=generator)
+
+
+def _fill_linear(layer: nn.Linear, rule: LinearFill, generator: torch.Generator) -> None:
+    match rule:
+        case "torch" | "torch_without_bias":
+            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+        case "normal":
+            layer.weight.normal_(0.0, 0.01, generator=generator)
+        case "by_outputs":
+            bound = 1 / math.sqrt(layer.out_features)
+            layer.weight.uniform_(-bound, bound, generator=generator)
+        case "truncated_normal":
+            _fill_truncated(layer.weight, generator)
+    if rule == "torch":
+        bound = 1 / math.sqrt(layer.in_features)
+        layer.bias.uniform_(-bound, bound, generator=generator)
+    else:
+        layer.bias.zero_()
+
+
+def _fill_truncated(weight: Tensor, generator: torch.Generator) -> None:
+    nn.init.trunc_normal_(weight, std=0.02, generator=generator)

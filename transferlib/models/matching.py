@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from transferlib.errors import WeightsError
-from transferlib.models.skeleton import empty_model
-from transferlib.models.stages import head_name, is_head_key
+from transferlib.models.backbones import get_backbone, head_name, is_head_key
+from transferlib.models.stages import empty_model
 from transferlib.names import ARCHITECTURES
 
 _MOST_KEYS_LISTED = 8
@@ -21,9 +22,9 @@ def match_backbone(state: Mapping[str, Tensor], architecture: str, origin: str) 
     """Return the backbone's tensors in the network's own order and types, and notes on what was done to them.
 
     The head may be of any shape and any number of layers, or be left out: a new one is made in any case. What is under
-    none of the network's own names is taken for one. Nothing else may be missing, left over or of another shape. Half
-    and double precision become float32. BatchNorm's counters of batches, which files from before 2018 lack, start at 0,
-    as in torch.
+    none of the network's own names is taken for one. Nothing else may be missing, left over or of another shape. Names
+    of torchvision's older files are brought up to date. Half and double precision become float32. BatchNorm's counters
+    of batches, which files from before 2018 lack, start at 0, as in torch.
 
     Args:
         state: Tensors by torchvision's names.
@@ -36,18 +37,20 @@ def match_backbone(state: Mapping[str, Tensor], architecture: str, origin: str) 
     Source: torch 2.15, `torch.nn.modules.batchnorm._NormBase._load_from_state_dict` for the counters.
     """
     expected = empty_model(architecture, _ANY_NUM_CLASSES).state_dict()
+    state = _renamed(state, architecture)
     counters = {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith(_COUNTER)}
     given = {**counters, **state}
     tops = {key.partition(".")[0] for key in expected}
     beside = [key for key in state if key.partition(".")[0] not in tops]
-    has_head = bool(beside) or any(is_head_key(key, architecture) for key in state)
-    problems = _mismatches(expected, given, architecture, beside)
+    head = _head_place(expected, architecture)
+    has_head = bool(beside) or any(key.startswith(head) for key in state)
+    problems = _mismatches(expected, given, head, beside)
     if problems:
         raise WeightsError(
             f"{origin} does not match {architecture}.{_guess(state, architecture)} Only the head "
             f"({head_name(architecture)}) may differ.\n" + "\n".join(f"  {problem}" for problem in problems)
         )
-    backbone = [key for key in expected if not is_head_key(key, architecture)]
+    backbone = [key for key in expected if not key.startswith(head)]
     converted = {key: given[key].to(expected[key].dtype) for key in backbone}
     _check_finite(converted, origin)
     notes = [] if has_head else [f"{origin} has no head; a new one is made in any case."]
@@ -61,13 +64,33 @@ def match_backbone(state: Mapping[str, Tensor], architecture: str, origin: str) 
     return {key: tensor.contiguous() for key, tensor in converted.items()}, notes
 
 
+def _renamed(state: Mapping[str, Tensor], architecture: str) -> dict[str, Tensor]:
+    """Return the tensors under the names that torchvision has for them today."""
+    renamed = dict(state)
+    for pattern, name in get_backbone(architecture).renamed_keys:
+        renamed = {re.sub(pattern, name, key): tensor for key, tensor in renamed.items()}
+    return renamed
+
+
+def _head_place(expected: Mapping[str, Tensor], architecture: str) -> str:
+    """Return what the names of a head begin with: the module that holds no other weights, and a dot.
+
+    EfficientNet's `classifier` is a Dropout and a Linear; people put other layers in the place of both.
+    """
+    name = head_name(architecture)
+    parent = name.rpartition(".")[0]
+    if not parent or any(key.startswith(f"{parent}.") and not is_head_key(key, architecture) for key in expected):
+        return f"{name}."
+    return f"{parent}."
+
+
 def _mismatches(
-    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], architecture: str, beside: Sequence[str]
+    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], head: str, beside: Sequence[str]
 ) -> list[str]:
-    backbone = [key for key in expected if not is_head_key(key, architecture)]
+    backbone = [key for key in expected if not key.startswith(head)]
     missing = [key for key in backbone if key not in given]
     known = {*expected, *beside}
-    unexpected = [key for key in given if key not in known and not is_head_key(key, architecture)]
+    unexpected = [key for key in given if key not in known and not key.startswith(head)]
     mis_shaped = [
         f"{key} {_described(given[key])} instead of {_described(expected[key])}"
         for key in backbone
@@ -101,7 +124,7 @@ def _described(tensor: Tensor) -> str:
 def _guess(state: Mapping[str, Tensor], asked_for: str) -> str:
     for architecture in (name for name in ARCHITECTURES if name != asked_for):
         shapes = _backbone_shapes(empty_model(architecture, _ANY_NUM_CLASSES).state_dict(), architecture)
-        if _backbone_shapes(state, architecture) == shapes:
+        if _backbone_shapes(_renamed(state, architecture), architecture) == shapes:
             return f" These are weights of a {architecture}: use --arch {architecture}, or other weights."
     return ""
 

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from transferlib.errors import WeightsError
-from transferlib.models.stages import check_architecture
+from transferlib.models.backbones import get_backbone
 from transferlib.storage.uris import is_uri, parse_uri
 
 NONE = "none"
 _FILE_SUFFIXES = (".pth", ".pt", ".safetensors")
-_V1, _V2 = "IMAGENET1K_V1", "IMAGENET1K_V2"
-_WITH_V2 = ("resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2")
 _FEATURES_ONLY = "IMAGENET1K_FEATURES"
 
 
@@ -40,15 +38,6 @@ def torch_cache_dir(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub" / "checkpoints"
 
 
-def torchvision_weight_names(architecture: str) -> tuple[str, ...]:
-    """Return the names of torchvision's weights that can serve as a source, the usual one first.
-
-    VGG16's IMAGENET1K_FEATURES is left out: its classifier, fc6 and fc7 included, is NaN.
-    """
-    check_architecture(architecture)
-    return (_V1, _V2) if architecture in (*_WITH_V2, "wide_resnet101_2") else (_V1,)
-
-
 def resolve_weights(weights: str, architecture: str) -> WeightsChoice:
     """Tell what a `weights` setting names, without reading or downloading it.
 
@@ -64,7 +53,7 @@ def resolve_weights(weights: str, architecture: str) -> WeightsChoice:
             object is there is told when it is fetched.
         UsageError: A URI of another kind, or with credentials.
     """
-    known = torchvision_weight_names(architecture)
+    known = get_backbone(architecture).weights
     path = Path(weights).expanduser()
     if weights == NONE:
         return WeightsChoice("none", "")

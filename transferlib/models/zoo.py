@@ -1,4 +1,4 @@
-"""The zoo: build a torchvision VGG or ResNet with a new head, on given source weights or from a seed.
+"""The zoo: build one of torchvision's networks with a new head, on given source weights or from a seed.
 
 What comes out is torchvision's own module with its own state-dict names, so plain torchvision loads what we train.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from transferlib.models.backbones import head_name
 from transferlib.models.initialise import initialise_backbone, initialise_head
-from transferlib.models.skeleton import empty_model
-from transferlib.models.stages import head_name
+from transferlib.models.stages import empty_model
 from transferlib.models.weights import SourceWeights
 
 

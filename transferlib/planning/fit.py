@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from transferlib import names
 from transferlib.errors import PlanError, WeightsError
 from transferlib.models.remote_weights import check_object
 from transferlib.models.run_weights import find_run_model
+from transferlib.models.sizes import counted
 from transferlib.models.weight_names import resolve_weights
 from transferlib.planning.cost import Cost
 from transferlib.planning.footprint import job_bytes, worker_bytes
@@ -17,12 +17,6 @@ from transferlib.planning.option_notes import trains_batchnorm
 from transferlib.planning.resources import Resources, derive_resources
 from transferlib.spec import JobSpec
 from transferlib.words import size
-
-VGG_MIN_PIXELS = 32
-"""VGG halves an image five times."""
-RESNET_STRIDE = 32
-VGG_BN_STRIDE = 16
-"""Of the input to the last BatchNorm."""
 
 
 def check_steps(spec: JobSpec, num_train_images: int, workers_per_trial: int) -> None:
@@ -40,9 +34,9 @@ def check_steps(spec: JobSpec, num_train_images: int, workers_per_trial: int) ->
         PlanError: A worker would have no image in some step, or a BatchNorm a single value, or images are too small.
     """
     problems = [
-        f"{architecture} needs images of at least {VGG_MIN_PIXELS} px, --image-size is {spec.data.image_size}."
+        f"{architecture} needs images of at least {smallest} px, --image-size is {spec.data.image_size}."
         for architecture in spec.models.architectures
-        if architecture in names.VGGS and spec.data.image_size < VGG_MIN_PIXELS
+        if spec.data.image_size < (smallest := counted(architecture).min_pixels)
     ]
     batch = spec.training.global_batch_size
     num_steps = max(1, math.ceil(num_train_images / batch))
@@ -65,9 +59,8 @@ def check_steps(spec: JobSpec, num_train_images: int, workers_per_trial: int) ->
 
 
 def _has_single_value_batchnorm(spec: JobSpec) -> bool:
-    size = spec.data.image_size
     return any(
-        math.ceil(size / RESNET_STRIDE) <= 1 if architecture in names.RESNETS else size // VGG_BN_STRIDE <= 1
+        spec.data.image_size <= counted(architecture).single_value_pixels
         for architecture in spec.models.architectures
         if trains_batchnorm(spec, architecture)
     )

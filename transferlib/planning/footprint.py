@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transferlib.models.flops import FLOPS_PER_MAC, flops_per_image, training_flops_per_image
-from transferlib.models.sizes import REFERENCE_IMAGE_SIZE, stage_sizes, total_parameters
-from transferlib.models.stages import stage_names
+from transferlib.models.backbones import stage_names
+from transferlib.models.sizes import (
+    FLOPS_PER_MAC,
+    REFERENCE_IMAGE_SIZE,
+    counted,
+    flops_per_image,
+    stage_sizes,
+    total_parameters,
+    training_flops_per_image,
+)
 from transferlib.models.weight_names import NONE
 from transferlib.planning.resources import Resources
 from transferlib.spec import JobSpec
@@ -96,7 +103,7 @@ def _footprint(spec: JobSpec, architecture: str, strategy: str, num_classes: int
     stages = stage_sizes(architecture, num_classes, size)
     trained = [stage for stage, factor in factors.items() if factor > 0]
     trained_share = sum(stages[stage].macs for stage in trained) / sum(stage.macs for stage in stages.values())
-    activations = ACTIVATION_BYTES_224[architecture] * (size / REFERENCE_IMAGE_SIZE) ** 2
+    activations = counted(architecture).activation_bytes * (size / REFERENCE_IMAGE_SIZE) ** 2
     if spec.training.optimizer == "adamw":
         slots = 2
     else:
@@ -165,29 +172,3 @@ def job_bytes(spec: JobSpec, num_classes: int, num_images: int, resources: Resou
         + num_workers * (one + STREAM_BYTES)
         + num_manifests * num_images * MANIFEST_IMAGE_BYTES
     )
-
-
-ACTIVATION_BYTES_224 = {
-    "resnet18": 22.2e6,
-    "resnet34": 32.3e6,
-    "resnet50": 86.1e6,
-    "resnet101": 127.3e6,
-    "resnet152": 178.0e6,
-    "resnext50_32x4d": 112.5e6,
-    "resnext101_32x8d": 247.5e6,
-    "resnext101_64x4d": 247.5e6,
-    "wide_resnet50_2": 112.5e6,
-    "wide_resnet101_2": 167.3e6,
-    "vgg11": 48.9e6,
-    "vgg11_bn": 78.6e6,
-    "vgg13": 68.1e6,
-    "vgg13_bn": 117.1e6,
-    "vgg16": 73.4e6,
-    "vgg16_bn": 127.6e6,
-    "vgg19": 78.6e6,
-    "vgg19_bn": 138.0e6,
-}
-"""Bytes that one image at 224 px keeps for a whole backward pass in fp32.
-
-Source: distinct storages saved by torch 2.15's autograd on torchvision 0.29's models, weights left out.
-"""

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from transferlib.data.listing import Listing, split_roles
-from transferlib.models.stages import batchnorm_stages, stage_names
+from transferlib.models.backbones import stage_names
+from transferlib.models.sizes import counted
 from transferlib.models.weight_names import NONE
 from transferlib.spec import CacheSpec, JobSpec, ModelSpec, Section, SplitSpec, StrategySpec, TrainingSpec
 from transferlib.strategies import get_strategy
@@ -71,7 +72,7 @@ def trains_batchnorm(spec: JobSpec, architecture: str) -> bool:
         spec: Strategies and their settings.
         architecture: torchvision's name.
     """
-    stages, holding = stage_names(architecture), batchnorm_stages(architecture)
+    stages, holding = stage_names(architecture), counted(architecture).batchnorm
     factors = (get_strategy(name).stage_factors(stages, spec.strategies) for name in spec.strategies.names)
     return any(of_stage[stage] != FROZEN for of_stage in factors for stage in holding)
 

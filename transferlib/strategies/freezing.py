@@ -1,7 +1,7 @@
 """Carry out a strategy on a network: what has gradients, what is in train mode, and the optimizer's groups.
 
 Frozen means bit-identical: no gradient, no weight decay, and evaluation mode, so that BatchNorm keeps its running
-statistics and Dropout passes everything on.
+statistics and Dropout and StochasticDepth pass everything on.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ from typing import Any
 
 from torch import nn
 
-from transferlib.models.stages import stage_modules, stage_names, stage_parameters, stage_state_keys
+from transferlib.models.backbones import stage_names
+from transferlib.models.stages import stage_modules, stage_parameters, stage_state_keys
 from transferlib.strategies.strategy import FROZEN
+
+_WEIGHT_NDIMS = (2, 4)
+"""Axes of the weights of Linears and convolutions; biases, scales and shifts have 1, layer scales 3."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class TrainedStages:
         """Return optimizer groups of the trained parameters, input to head; empty ones are left out.
 
         Each trained stage gives up to two groups: `<stage>` (weights of convolutions and Linears) and
-        `<stage>.no_decay` (biases and normalisation, which are not decayed).
+        `<stage>.no_decay` (biases, normalisation and ConvNeXt's layer scales, which are not decayed).
 
         Args:
             model: The plain torchvision model.
@@ -77,8 +81,8 @@ class TrainedStages:
         groups = []
         parameters = stage_parameters(model, self.architecture)
         for stage in self.trained:
-            decayed = [p for _, p in parameters[stage] if p.ndim > 1]
-            others = [p for _, p in parameters[stage] if p.ndim <= 1]  # biases, BatchNorm's scales and shifts
+            decayed = [p for _, p in parameters[stage] if p.ndim in _WEIGHT_NDIMS]
+            others = [p for _, p in parameters[stage] if p.ndim not in _WEIGHT_NDIMS]
             for name, params, decay in ((stage, decayed, weight_decay), (f"{stage}.no_decay", others, 0.0)):
                 if params:
                     rate = self.factors[stage] * lr

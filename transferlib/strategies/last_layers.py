@@ -1,7 +1,8 @@
 """Last layers: the classifier and the last stages before it, at one rate.
 
 VGG's fc6 and fc7 are one stage, the last before the head: with the default of one stage they are what is trained beside
-the head; with two, the last block of convolutions is trained too.
+the head; with two, the last block of convolutions is trained too. Of EfficientNet and ConvNeXt the last stage takes in
+all between its blocks and the head's Linear: the last convolution, or the norm.
 """
 
 from __future__ import annotations

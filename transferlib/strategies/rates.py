@@ -1,37 +1,11 @@
-"""Learning rates: each arm's base rate, and the candidates around it.
-
-A base rate is the head's peak rate under warm-up and cosine, for steps of 8 to 32 images. It only has to be the right
-order of magnitude: three candidates span a factor of 10 around it, and the comparison marks an arm whose choice lies at
-the edge.
-
-Where they come from, SGD with momentum 0.9. ResNet: the demo's prototype took 0.1 for frozen features and 0.03 for
-everything else, at 8 images a step. VGG without BatchNorm: it was itself trained at 0.01 with 256 images a step
-(Simonyan and Zisserman, 2015, section 3.1), where ResNet was at 0.1 (He et al., 2016, section 3.4), so a tenth of
-ResNet's rates. VGG with BatchNorm: its classifier is not normalised, so what starts from source weights gets a third of
-ResNet's rate.
-
-AdamW's steps do not grow with the gradient, so its rates differ less: 3e-3 for a ResNet's new head alone, 1e-3 for a
-new network, 3e-4 where source weights move, and about a third of each for VGG without BatchNorm.
-"""
+"""Learning rates: each arm's base rate, and the candidates around it. The base rates are the backbones' own."""
 
 from __future__ import annotations
 
 from transferlib.errors import SpecError, unknown_name
-from transferlib.models.stages import check_architecture
-from transferlib.names import OPTIMIZERS, RESNETS, STRATEGIES
+from transferlib.models.backbones import get_backbone
+from transferlib.names import OPTIMIZERS, STRATEGIES
 from transferlib.spec import ComparisonSpec
-
-_SGD = {
-    "resnet": {"feature_extraction": 0.1, "last_layers": 0.03, "full": 0.03, "scratch": 0.03},
-    "vgg_bn": {"feature_extraction": 0.03, "last_layers": 0.01, "full": 0.01, "scratch": 0.03},
-    "vgg": {"feature_extraction": 0.01, "last_layers": 0.003, "full": 0.003, "scratch": 0.003},
-}
-_ADAMW = {
-    "resnet": {"feature_extraction": 3e-3, "last_layers": 3e-4, "full": 3e-4, "scratch": 1e-3},
-    "vgg_bn": {"feature_extraction": 1e-3, "last_layers": 3e-4, "full": 3e-4, "scratch": 1e-3},
-    "vgg": {"feature_extraction": 1e-3, "last_layers": 1e-4, "full": 1e-4, "scratch": 3e-4},
-}
-_BASE_LRS = {"sgd": _SGD, "adamw": _ADAMW}
 
 
 def base_lr(architecture: str, strategy: str, optimizer: str) -> float:
@@ -45,15 +19,11 @@ def base_lr(architecture: str, strategy: str, optimizer: str) -> float:
     Raises:
         SpecError: One of them is not known.
     """
-    check_architecture(architecture)
+    base_lrs = get_backbone(architecture).base_lrs
     for kind, name, known in (("strategy", strategy, STRATEGIES), ("optimizer", optimizer, OPTIMIZERS)):
         if name not in known:
             raise SpecError(unknown_name(kind, name, known))
-    if architecture in RESNETS:
-        family = "resnet"
-    else:
-        family = "vgg_bn" if architecture.endswith("_bn") else "vgg"
-    return _BASE_LRS[optimizer][family][strategy]
+    return base_lrs[optimizer][strategy]
 
 
 def lr_candidates(spec: ComparisonSpec, architecture: str, strategy: str, optimizer: str) -> tuple[float, ...]:

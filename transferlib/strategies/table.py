@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from transferlib.models.backbones import stage_names
 from transferlib.models.sizes import stage_sizes
-from transferlib.models.stages import stage_names
 from transferlib.spec import StrategySpec
 from transferlib.strategies import get_strategy
 

@@ -16,7 +16,7 @@ import transferlib
 from transferlib.data.depth_scale import DepthScale
 from transferlib.errors import TrialError
 from transferlib.evaluation.predictions import Predictions
-from transferlib.models.skeleton import empty_model
+from transferlib.models.stages import empty_model
 from transferlib.models.weights import RGB
 from transferlib.training.inputs import TrialInputs
 from transferlib.training.network import Logits

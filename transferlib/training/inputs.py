@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from transferlib.data.batches import BatchStream
 from transferlib.data.images import ImageTable
 from transferlib.data.schedule import Schedule
-from transferlib.models.stages import stage_names
+from transferlib.models.backbones import stage_names
 from transferlib.models.weights import DEFAULT_MEAN, DEFAULT_STD, RGB, SourceWeights
 from transferlib.records import TrialSpec
 from transferlib.runs import TrialFolder

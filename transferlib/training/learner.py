@@ -53,7 +53,7 @@ class Learner:
     clip_norm: float
     """Largest global gradient norm; 0: no clipping."""
     seed: int
-    """Keys Dropout."""
+    """Keys Dropout and StochasticDepth."""
 
     @property
     def model(self) -> nn.Module:
@@ -86,7 +86,7 @@ class Learner:
         return self.lr_schedule.factor(epoch * self.num_steps + step)
 
     def train_mode(self) -> None:
-        """Put trained stages in train mode; frozen ones stay in evaluation mode, BatchNorm and Dropout included."""
+        """Put trained stages in train mode; frozen ones stay in evaluation mode, BatchNorm and what drops included."""
         self.stages.set_train_mode(self.model)
 
     def eval_mode(self) -> None:
@@ -149,7 +149,10 @@ def build_learner(inputs: TrialInputs, worker: Worker, schedule: Schedule) -> Le
 
 
 def dropout_key(seed: int, share: StepShare, rank: int) -> int:
-    """Return the seed of one rank's Dropout at one step: exact after a restart, another on each rank.
+    """Return the seed of what one rank drops at one step: exact after a restart, another on each rank.
+
+    Dropout and StochasticDepth draw from torch's global generator, for each image anew: what they drop depends on the
+    number of workers, and on nothing that ran before the step.
 
     Args:
         seed: The trial's.
