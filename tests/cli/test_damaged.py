@@ -116,7 +116,11 @@ class Damaged:
 
 @pytest.fixture
 def damaged(
-    whole: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    plots_drawn_once: None,
+    whole: RunFolder,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Damaged:
     monkeypatch.chdir(tmp_path)
     return Damaged(whole, tmp_path, capsys)

@@ -36,7 +36,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 @pytest.fixture
-def run(whole: RunFolder, work: Path) -> RunFolder:
+def run(plots_drawn_once: None, whole: RunFolder, work: Path) -> RunFolder:
     """Put the run into the current folder's runs."""
     shutil.copytree(whole.path, work / "runs" / whole.run_id)
     return RunFolder(work / "runs" / whole.run_id)
