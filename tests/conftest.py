@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.plots import plots_drawn_once, remembering_plots
+from tests.quick_reports import quick_reports, remembering_makers
 from tests.storage.s3 import s3_bucket, s3_process, s3_server
 from transferlib.data.augment import Augmentation
 from transferlib.data.batches import Renderer
@@ -26,9 +26,9 @@ from transferlib.spec import DataSpec
 __all__ = [
     "image_folder",
     "make_renderer",
-    "plots_drawn_once",
+    "quick_reports",
     "ray_instance",
-    "remembering_plots",
+    "remembering_makers",
     "s3_bucket",
     "s3_process",
     "s3_server",

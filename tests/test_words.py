@@ -29,6 +29,7 @@ def test_long_texts_lose_their_middle(text: str, width: int, shown: str) -> None
     assert shortened(text, width) == shown
 
 
+@pytest.mark.slow
 def test_no_colour_reaches_status_json(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.set_status("failed", exit_code=1, error="\x1b[36mray::f()\x1b[39m died", traceback=True)

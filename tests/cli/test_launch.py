@@ -85,6 +85,7 @@ NEEDED = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["gone", "empty"])
 def test_a_done_run_that_lacks_a_file_goes_on(how: str, call: Call, work: Path) -> None:
     first = call("compare", *SMALL)

@@ -77,6 +77,7 @@ def random_listing(trial: int) -> Listing:
     return Listing("/photos", "manifest", tuple(entries))
 
 
+@pytest.mark.slow
 def test_planned_counts_are_the_counts_that_come_out() -> None:
     for trial in range(200):
         listing = random_listing(trial)
@@ -184,6 +185,7 @@ def moved_by_one_more(folder: Folder, number: int = 300) -> list[int]:
     return moved
 
 
+@pytest.mark.slow
 def test_one_more_photo_moves_at_most_two_others_and_half_of_the_time_none() -> None:
     moved = moved_by_one_more(single)
     print(f"single images: mean {np.mean(moved):.2f}, most {max(moved)}")
@@ -194,6 +196,7 @@ def test_one_more_photo_moves_at_most_two_others_and_half_of_the_time_none() -> 
     assert np.mean(moved) == pytest.approx(2 * 2 * 0.15 * 0.85, abs=0.1)
 
 
+@pytest.mark.slow
 def test_one_more_photo_moves_at_most_one_group_over_each_edge() -> None:
     moved = moved_by_one_more(in_groups_of_one_class)
     print(f"groups of 1 to 8 images: mean {np.mean(moved):.2f}, most {max(moved)}")
@@ -201,6 +204,7 @@ def test_one_more_photo_moves_at_most_one_group_over_each_edge() -> None:
     assert np.mean(moved) < 1
 
 
+@pytest.mark.slow
 def test_one_more_photo_moves_few_of_others_where_groups_span_classes() -> None:
     moved = moved_by_one_more(in_groups_of_several_classes, 100)
     shares = np.array(moved) / [len(in_groups_of_several_classes(np.random.default_rng(seed))) for seed in range(100)]

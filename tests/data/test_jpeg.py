@@ -126,6 +126,7 @@ def test_a_flat_picture_is_whole_and_its_pixels_are_pillows(what: str) -> None:
         assert min(seen(data, short_side=64).shape[:2]) == 64, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("is_optimised", "is_progressive", "interval"), list(product((0, 1), (0, 1), (0, 3))))
 def test_what_another_encoder_writes_is_whole(is_optimised: int, is_progressive: int, interval: int) -> None:
     options = [cv2.IMWRITE_JPEG_OPTIMIZE, is_optimised, cv2.IMWRITE_JPEG_PROGRESSIVE, is_progressive]

@@ -31,6 +31,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_trains_a_step_on_tiny_images(architecture: str) -> None:
@@ -83,6 +84,7 @@ def test_scratch_depends_on_the_seed_alone_and_moves_no_global_generator(resnet1
     assert state_sha256(other_seed.state_dict()) != state_sha256(again.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["resnet34", "vgg11_bn"])
 def test_scratch_is_spread_as_torchvision_spreads_it(architecture: str) -> None:
     ours = build_model(architecture, 10, source=None, seed=0).state_dict()
