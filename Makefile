@@ -30,7 +30,7 @@ test: .venv/installed  ## Run the tests (core in two processes, then Ray; GPU te
 	@core=0; $(CORE) -m "not cluster and not ray" || core=$$?; \
 	$(BIN)/python -m pytest -m "ray and not cluster" && exit $$core
 
-test-fast: .venv/installed  ## Run what needs neither Ray nor more than a few seconds, for the work at hand.
+test-fast: .venv/installed  ## Run the core tests that are not slow, for the work at hand.
 	$(CORE) -m "not cluster and not ray and not slow"
 
 test-cluster: .venv/installed  ## Run the tests that need Debian's packages or several nodes.

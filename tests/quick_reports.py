@@ -41,11 +41,8 @@ def made_once(make: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def remembering_makers() -> dict[tuple[Any, str], Callable[..., Any]]:
     """Return what makes the costly parts of a report, by the module that calls it and its name there."""
-    from transferlib.report import (
-        content,
-        figures,
-        html,
-    )  # matplotlib takes seconds, which most tests need not wait for
+    # Here, since matplotlib takes seconds to import, for which most tests need not wait.
+    from transferlib.report import content, figures, html
 
     places = [*((figures, name) for name in PLOTS), (content, "draw_differences")]
     makers = {(module, name): drawn_once(getattr(module, name)) for module, name in places}
