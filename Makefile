@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 REQUIREMENTS := requirements.txt
+# A file's tests stay together, so that what they share is made once. Two processes of two threads would fight for two cores.
+CORE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster check format lock docs clean
+.PHONY: help install demo test test-fast test-cluster check format lock docs clean
 
 help:  ## Show what there is to make.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -24,8 +26,12 @@ demo: .venv/installed  ## Run the main job offline: train a source model on digi
 	@$(BIN)/submit train --spec jobs/demo_source.yaml
 	@$(BIN)/submit compare --spec jobs/demo_target.yaml --weights "$$(ls -d demo/runs/*-train-* | tail -n 1)"
 
-test: .venv/installed  ## Run the tests (core and Ray; GPU tests skip with their reason).
-	$(BIN)/python -m pytest -m "not cluster"
+test: .venv/installed  ## Run the tests (core in two processes, then Ray; GPU tests skip with their reason).
+	@core=0; $(CORE) -m "not cluster and not ray" || core=$$?; \
+	$(BIN)/python -m pytest -m "ray and not cluster" && exit $$core
+
+test-fast: .venv/installed  ## Run the core tests that are not slow, for the work at hand.
+	$(CORE) -m "not cluster and not ray and not slow"
 
 test-cluster: .venv/installed  ## Run the tests that need Debian's packages or several nodes.
 	$(BIN)/python -m pytest -m cluster

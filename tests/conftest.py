@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.quick_reports import quick_reports, remembering_makers
 from tests.storage.s3 import s3_bucket, s3_process, s3_server
 from transferlib.data.augment import Augmentation
 from transferlib.data.batches import Renderer
@@ -22,7 +23,16 @@ from transferlib.data.sources import list_images
 from transferlib.on_ray.session import keep_to_loopback
 from transferlib.spec import DataSpec
 
-__all__ = ["image_folder", "make_renderer", "ray_instance", "s3_bucket", "s3_process", "s3_server"]
+__all__ = [
+    "image_folder",
+    "make_renderer",
+    "quick_reports",
+    "ray_instance",
+    "remembering_makers",
+    "s3_bucket",
+    "s3_process",
+    "s3_server",
+]
 
 # Ray reads this when it is imported: whatever outlives a test's Ray must not start another one.
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"

@@ -29,6 +29,7 @@ def test_imported_packages_sees_imports_inside_functions() -> None:
     assert imported_packages("def f():\n    import ray.data\n    from click import echo") == {"ray", "click"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", OWNERS)
 def test_each_framework_has_one_room(package: str) -> None:
     strangers = [
@@ -77,6 +78,7 @@ def test_every_verb_that_starts_a_job_has_its_script() -> None:
         assert job_script(f"{run.verb}.py").is_file()
 
 
+@pytest.mark.slow
 def test_judging_runs_where_neither_torch_nor_ray_is_installed(tmp_path: Path) -> None:
     from tests.synthetic_run import Story, write_run
 
@@ -92,6 +94,7 @@ def test_judging_runs_where_neither_torch_nor_ray_is_installed(tmp_path: Path) -
     assert done.stdout.strip() in ("separated", "good_enough", "open")
 
 
+@pytest.mark.slow
 def test_judging_knows_nothing_of_planning() -> None:
     modules = [path for path in PACKAGE if path.relative_to(ROOT).parts[1] == "comparison"]
     assert [str(path) for path in modules if "transferlib.planning" in path.read_text()] == []

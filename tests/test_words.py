@@ -41,6 +41,7 @@ def test_lists_end_as_people_end_them() -> None:
     assert [some("abcde"[:number], 3) for number in (0, 3, 5)] == ["", "a, b, c", "a, b, c and 2 more"]
 
 
+@pytest.mark.slow
 def test_no_colour_reaches_status_json(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.set_status("failed", exit_code=1, error="\x1b[36mray::f()\x1b[39m died", traceback=True)

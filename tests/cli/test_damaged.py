@@ -116,12 +116,17 @@ class Damaged:
 
 @pytest.fixture
 def damaged(
-    whole: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    quick_reports: None,
+    whole: RunFolder,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Damaged:
     monkeypatch.chdir(tmp_path)
     return Damaged(whole, tmp_path, capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_every_verb_says_what_is_damaged_and_none_ends_in_a_traceback(file: str, damaged: Damaged) -> None:
     verbs = [verb for verb in VERBS if verb[0] not in SLOW]
@@ -156,6 +161,7 @@ WRONG: tuple[tuple[str, str, object], ...] = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "name", "value"), WRONG)
 def test_a_value_of_another_type_is_told_by_every_verb(file: str, name: str, value: object, damaged: Damaged) -> None:
     is_of_report = file.startswith(("plan", "choice", "environment", "prepared", "test_readings", "trials"))
@@ -167,6 +173,7 @@ def test_a_value_of_another_type_is_told_by_every_verb(file: str, name: str, val
         damaged.look(verb, (file, name, value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["empty", "gone", "deep", "folder", "other"])
 def test_without_a_status_what_else_there_is_is_shown(kind: str, damaged: Damaged) -> None:
     damage(damaged.renew().status, kind)

@@ -72,13 +72,30 @@ def test_flags_and_spec_name_the_same_fields() -> None:
     assert {flag.place for flag in FLAGS} == set(leaves(spec)) - {"schema_version", "verb", "comparison.rule"}
 
 
-@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
+DEFAULTS = JobSpec.from_mapping({"data": {"path": "x"}}).model_dump(mode="json")
+NEEDED = "--data"
+"""The one flag without which there is no job."""
+
+
+def has_default(flag: Any) -> bool:
+    return flag.name != NEEDED and value_at(DEFAULTS, flag.place) is not None
+
+
+@pytest.mark.parametrize("flag", [flag for flag in FLAGS if has_default(flag)], ids=lambda flag: flag.name)
 def test_help_shows_the_specs_own_default(flag: Any) -> None:
-    default = value_at(JobSpec.from_mapping({"data": {"path": "x"}}).model_dump(mode="json"), flag.place)
-    if default is None or flag.name == "--data":
-        return  # the help says in words what happens then
     shown = tuple(flag.default.split(", ")) if flag.is_repeatable else flag.default
-    assert parse_flag(flag, shown) == default
-    if flag.train_default:
-        shown = (flag.train_default,) if flag.is_repeatable else flag.train_default
-        assert parse_flag(flag, shown) == TRAIN_DEFAULTS[flag.place]
+    assert parse_flag(flag, shown) == value_at(DEFAULTS, flag.place)
+
+
+def test_help_says_in_words_what_happens_where_the_spec_names_no_default() -> None:
+    assert {flag.name for flag in FLAGS if not flag.default} == {NEEDED}
+    assert not all(has_default(flag) for flag in FLAGS if flag.name != NEEDED)
+
+
+def test_help_shows_each_default_that_is_another_for_train() -> None:
+    shown = {
+        flag.place: parse_flag(flag, (flag.train_default,) if flag.is_repeatable else flag.train_default)
+        for flag in FLAGS
+        if flag.train_default
+    }
+    assert shown == TRAIN_DEFAULTS

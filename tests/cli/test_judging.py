@@ -36,7 +36,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 @pytest.fixture
-def run(whole: RunFolder, work: Path) -> RunFolder:
+def run(quick_reports: None, whole: RunFolder, work: Path) -> RunFolder:
     """Put the run into the current folder's runs."""
     shutil.copytree(whole.path, work / "runs" / whole.run_id)
     return RunFolder(work / "runs" / whole.run_id)
@@ -58,6 +58,7 @@ def flip_page(run: RunFolder, old: str, new: str) -> None:
     run.report.write_text(page.replace(old, new, 1))
 
 
+@pytest.mark.slow
 def test_a_whole_run_verifies_in_one_line(call: Call, run: RunFolder) -> None:
     answer = call("verify", "@last")
     assert answer.code == 0, answer.out
@@ -90,6 +91,7 @@ def test_what_differs_is_named_and_is_exit_1(call: Call, run: RunFolder) -> None
     ]
 
 
+@pytest.mark.slow
 def test_every_figure_and_word_of_the_report_is_compared(run: RunFolder) -> None:
     whole = run.report.read_text()
     board = read_json(run.leaderboard("json"))
@@ -148,6 +150,7 @@ def test_an_older_result_is_one_clear_sentence(call: Call, run: RunFolder) -> No
     assert "was written by an older version (leaderboard.json has schema 1, this verifies 2)" in answer.err
 
 
+@pytest.mark.slow
 def test_verifying_loads_no_torch(run: RunFolder) -> None:
     code = (
         "import atexit, sys\n"

@@ -16,6 +16,8 @@ import pytest
 
 from transferlib.runs import RunFolder, read_json
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("compare", "--data", "photos", "--arch", "resnet18", "--seeds", "1", "--lr-candidates", "1", "--epochs", "2")
 WAIT_S = 20.0
 

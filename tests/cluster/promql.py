@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ DASHBOARD = CLUSTER / "grafana/dashboards/transferlib.json"
 RULES = sorted((CLUSTER / "rules").glob("*.yml"))
 
 
+@functools.cache
 def rules(kind: str) -> dict[str, dict[str, Any]]:
     """Return the rules of a kind, "record" or "alert", by name."""
     groups = [group for path in RULES for group in yaml.safe_load(path.read_text())["groups"]]
@@ -24,6 +26,7 @@ def rules(kind: str) -> dict[str, dict[str, Any]]:
     return by_name
 
 
+@functools.cache
 def dashboard() -> dict[str, Any]:
     """Return the dashboard."""
     loaded: dict[str, Any] = json.loads(DASHBOARD.read_text())
@@ -56,6 +59,7 @@ def variable_expressions() -> dict[str, str]:
     }
 
 
+@functools.cache
 def expressions() -> dict[str, str]:
     """Return all of them."""
     return {**rule_expressions(), **panel_expressions(), **variable_expressions()}

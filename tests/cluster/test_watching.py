@@ -46,11 +46,16 @@ def test_every_exported_series_is_looked_at() -> None:
     assert {series.name for series in CATALOGUE} - asked == set()
 
 
-@pytest.mark.parametrize("where", promql.expressions())
+OUR_MATCHERS = {
+    where: [matcher for matcher in promql.matchers(expression) if matcher[0] in BY_NAME]
+    for where, expression in promql.expressions().items()
+}
+"""What each expression asks of our own metrics' labels; an expression over recorded or Ray's series asks nothing."""
+
+
+@pytest.mark.parametrize("where", [where for where, matchers in OUR_MATCHERS.items() if matchers])
 def test_every_matcher_can_match(where: str) -> None:
-    for metric, label, values in promql.matchers(promql.expressions()[where]):
-        if metric not in BY_NAME:
-            continue
+    for metric, label, values in OUR_MATCHERS[where]:
         assert label in BY_NAME[metric].labels
         if label == "state":
             assert set(values) <= set(STATES[metric])
@@ -58,12 +63,34 @@ def test_every_matcher_can_match(where: str) -> None:
             assert set(values) <= set(PHASES)
 
 
-@pytest.mark.parametrize("where", promql.expressions())
+def test_every_brace_after_one_of_our_metrics_is_read_as_matchers() -> None:
+    braces = {
+        where: len([name for name in re.findall(r"(\w+)\{", expression) if name in BY_NAME])
+        for where, expression in promql.expressions().items()
+    }
+    assert {where for where, number in braces.items() if number} == {
+        where for where in OUR_MATCHERS if OUR_MATCHERS[where]
+    }
+    assert {label for matchers in OUR_MATCHERS.values() for _, label, _ in matchers} >= {"run", "arm", "state", "phase"}
+
+
+GROUPINGS = {
+    where: re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", expression) for where, expression in promql.expressions().items()
+}
+
+
+@pytest.mark.parametrize("where", [where for where, groupings in GROUPINGS.items() if groupings])
 def test_every_grouping_label_exists(where: str) -> None:
     ours = {label for series in CATALOGUE for label in series.labels}
-    groupings = re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", promql.expressions()[where])
-    labels = {label.strip() for grouping in groupings for label in grouping.split(",")}
+    labels = {label.strip() for grouping in GROUPINGS[where] for label in grouping.split(",")}
+    assert labels != {""}
     assert labels <= ours | RAY_LABELS | PROMETHEUS_LABELS
+
+
+def test_every_grouping_word_is_followed_by_labels_that_are_read() -> None:
+    bare = {where: re.sub(r'"[^"]*"', "", expression) for where, expression in promql.expressions().items()}
+    words = {where: len(re.findall(r"\b(?:by|on|without|ignoring|group_left)\b", text)) for where, text in bare.items()}
+    assert words == {where: len(groupings) for where, groupings in GROUPINGS.items()}
 
 
 def test_every_state_of_a_job_is_over_or_watched_for_silence() -> None:
@@ -144,6 +171,7 @@ def test_lines_in_panels_stand_where_alerts_fire() -> None:
 
 
 def test_every_legend_is_made_of_labels_that_its_series_has() -> None:
+    asked = 0
     for panel in promql.panels():
         for target in panel["targets"]:
             wanted = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
@@ -152,6 +180,8 @@ def test_every_legend_is_made_of_labels_that_its_series_has() -> None:
             for recorded in re.findall(r"transferlib:\w+:(\w+)", target["expr"]):
                 grouped |= level[recorded]
             assert wanted <= grouped, panel["title"]
+            asked += len(wanted)
+    assert asked
 
 
 def provisioned(name: str) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from transferlib.cli.outcome import result_lines
 from transferlib.names import FEW_SEEDS_NOTE
 from transferlib.report import write_report
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_reports")]
+
 
 @pytest.mark.parametrize("num_seeds", [1, 2, 3])
 def test_limits_of_few_seeds_are_said_to_be_of_these_models(tmp_path: Path, num_seeds: int) -> None:

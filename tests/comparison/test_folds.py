@@ -31,6 +31,8 @@ from transferlib.report.html import render
 from transferlib.report.result import describe_model
 from transferlib.runs import RunFolder, read_json, write_json
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_reports")]
+
 STORY = Story(
     strategies=("last_layers", "full"),
     seeds=(0, 1, 4),

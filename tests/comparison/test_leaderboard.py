@@ -210,6 +210,7 @@ def test_images_of_one_group_count_as_one_observation(tmp_path: Path) -> None:
     assert together.pairs[0].these_models.df < alone.pairs[0].these_models.df
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1", "log_loss"])
 def test_a_metric_chooses_ranks_and_is_tested(tmp_path: Path, metric: str) -> None:
     run = write_run(tmp_path, Story(seeds=(0, 1, 2), metric=metric))

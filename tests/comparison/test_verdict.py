@@ -214,6 +214,7 @@ def random_tables(seed: int) -> list[ArmTable]:
     return tables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [range(first, first + 40) for first in range(0, 160, 40)])
 def test_no_sentence_says_more_than_the_figures(seeds: range) -> None:
     for seed in seeds:
@@ -385,6 +386,7 @@ def random_verdict(seed: int) -> tuple[Verdict, Judgement, dict[str, float]]:
     return give_verdict(arms, evidence, []), judged, {arm.arm: arm.train_flops for arm in arms}
 
 
+@pytest.mark.slow
 def test_who_leads_who_is_best_and_what_is_cheapest_is_true_beside_arms_that_say_little() -> None:
     """A worse arm "led by -14.7 points", and one of two dearest ones was "also the cheapest"."""
     seen: Counter[str] = Counter()

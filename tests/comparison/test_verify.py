@@ -354,6 +354,7 @@ def test_what_only_some_places_keep_need_not_be_there(run: RunFolder) -> None:
     assert told(verify_run(run)) == []
 
 
+@pytest.mark.slow
 def test_whatever_is_changed_is_found_and_named(whole: RunFolder, tmp_path: Path) -> None:
     flips = list(all_flips(whole))
     unseen = []
@@ -458,6 +459,7 @@ def processor_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
+@pytest.mark.slow
 def test_verifying_loads_no_torch_and_takes_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """3 arms x 5 seeds x 2 rates, 400 images in validation and test each."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

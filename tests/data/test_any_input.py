@@ -125,6 +125,7 @@ def files() -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", files())
 @MANY
 @given(

@@ -290,6 +290,7 @@ def ingest_elsewhere(cache: DecodedCache, uris: list[str]) -> subprocess.Popen[b
     return job
 
 
+@pytest.mark.slow
 def test_several_processes_write_at_once(tmp_path: Path) -> None:
     cache, uris = cache_in(tmp_path), photos(tmp_path / "in", 24)
     jobs = [ingest_elsewhere(cache, uris[start : start + 12]) for start in (0, 12)]

@@ -411,6 +411,7 @@ def test_folds_and_seeds_see_one_scale(tmp_path: Path, num_seeds: int) -> None:
     assert {manifest.images(key).scale for key in keys} == {DepthScale(whole=(0.0, 4095.0))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_neither_blocks_nor_their_order_nor_a_restart_move_anything(tmp_path: Path, size: int) -> None:
     def in_turn(uris: list[str]) -> list[list[str]]:

@@ -145,6 +145,7 @@ def test_saved_file_says_how_it_was_cut_and_one_that_does_not_was_cut_by_thresho
     assert Manifest.load(path).sha256() == old.sha256()
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_told_or_changes_nothing(tmp_path: Path) -> None:
     """It became another data set in silence, or an error of another library."""
     path, manifest = tmp_path / "manifest.parquet", built(listing(*entries("ab", 9)))

@@ -95,6 +95,7 @@ def pairs_of(looks: Sequence[Look]) -> set[tuple[int, int]]:
     return {(pair.first, pair.second) for pair in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", COPIES)
 def test_a_copy_is_found_and_nothing_else(photos: list[Image.Image], kind: str) -> None:
     originals = [look_of(image) for image in photos]
@@ -107,6 +108,7 @@ def weights(generator: np.random.Generator) -> npt.NDArray[np.float64]:
     return generator.choice([-1.0, 1.0], 12) * generator.uniform(0.5, 1, 12)
 
 
+@pytest.mark.slow
 def test_all_are_found_among_many_where_only_a_part_is_compared(photos: list[Image.Image]) -> None:
     generator = np.random.default_rng(0)
     small = [np.asarray(image.convert("L").resize((64, 64))).astype(np.float64) for image in photos]
@@ -139,6 +141,7 @@ def shape(seed: int) -> Image.Image:
     return image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [on_white, framed, shape])
 def test_a_common_background_frame_or_shape_is_no_copy(draw: Callable[[int], Image.Image]) -> None:
     assert pairs_of([look_of(draw(seed)) for seed in range(30)]) == set()
@@ -155,6 +158,7 @@ def test_blank_images_are_no_copies_of_one_another() -> None:
     assert pairs_of([look_of(Image.new("RGB", (200, 200), (grey,) * 3)) for grey in (0, 1, 128, 254, 255)]) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("short_side", [64, 73, 256])
 def test_scans_of_a_few_pixels_are_no_copies_of_one_another(short_side: int) -> None:
     """The demo's images: some pairs of ones differ in less than JPEG does."""

@@ -1,4 +1,4 @@
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from transferlib.data.schedule import Position, Schedule, permutation
 SIZES = [1, 2, 3, 7, 8, 9, 16, 23, 64, 101]
 BATCHES = [1, 2, 3, 8, 10, 64, 200]
 WORLDS = [1, 2, 3, 5]
-CASES = [(n, g, w) for n in SIZES for g in BATCHES for w in WORLDS]
+CASES = list(product(SIZES, BATCHES, WORLDS))
 
 
 def make_images(num_train: int, num_val: int = 5, num_test: int = 4) -> ImageTable:
@@ -24,37 +24,38 @@ def make_schedule(num_train: int, batch: int = 8, eval_batch: int = 4, epochs: i
     return Schedule(make_images(num_train, **splits), 3, batch, eval_batch, epochs)
 
 
-@pytest.mark.parametrize(("num_images", "batch", "world_size"), CASES)
-def test_every_image_comes_once_an_epoch_over_all_ranks(num_images: int, batch: int, world_size: int) -> None:
-    schedule = make_schedule(num_images, batch)
-    ranks = [list(schedule.steps(rank, world_size)) for rank in range(world_size)]
-    for epoch in range(2):
-        seen = np.concatenate([s.rows for shares in ranks for s in shares if (s.phase, s.epoch) == ("train", epoch)])
-        assert sorted(seen) == list(schedule.images.rows("train"))
+def test_every_image_comes_once_an_epoch_over_all_ranks() -> None:
+    for num_images, batch, world_size in CASES:
+        schedule = make_schedule(num_images, batch)
+        ranks = [list(schedule.steps(rank, world_size)) for rank in range(world_size)]
+        for epoch in range(2):
+            seen = [s.rows for shares in ranks for s in shares if (s.phase, s.epoch) == ("train", epoch)]
+            in_order = sorted(np.concatenate(seen))
+            assert in_order == list(schedule.images.rows("train")), (num_images, batch, world_size, epoch)
 
 
-@pytest.mark.parametrize(("num_images", "batch", "world_size"), CASES)
-def test_all_ranks_take_the_same_steps_and_their_shares_make_up_each_step(
-    num_images: int, batch: int, world_size: int
-) -> None:
-    schedule = make_schedule(num_images, batch)
-    alone = list(schedule.steps(0, 1))
-    for whole, *shares in zip(alone, *(schedule.steps(rank, world_size) for rank in range(world_size)), strict=True):
-        assert np.array_equal(np.concatenate([s.rows for s in shares]), whole.rows)
-        assert {(s.phase, s.epoch, s.step, s.num_steps, s.step_images) for s in shares} == {
-            (whole.phase, whole.epoch, whole.step, whole.num_steps, len(whole.rows))
-        }
-        assert [s.offset for s in shares] == [0, *np.cumsum([len(s.rows) for s in shares])[:-1]]
-        sizes = [len(s.rows) for s in shares]
-        assert max(sizes) - min(sizes) <= 1
+def test_all_ranks_take_the_same_steps_and_their_shares_make_up_each_step() -> None:
+    for case in CASES:
+        num_images, batch, world_size = case
+        schedule = make_schedule(num_images, batch)
+        ranks = [list(schedule.steps(rank, world_size)) for rank in range(world_size)]
+        for whole, *shares in zip(schedule.steps(0, 1), *ranks, strict=True):
+            assert np.array_equal(np.concatenate([s.rows for s in shares]), whole.rows), case
+            assert {(s.phase, s.epoch, s.step, s.num_steps, s.step_images) for s in shares} == {
+                (whole.phase, whole.epoch, whole.step, whole.num_steps, len(whole.rows))
+            }, case
+            assert [s.offset for s in shares] == [0, *np.cumsum([len(s.rows) for s in shares])[:-1]], case
+            sizes = [len(s.rows) for s in shares]
+            assert max(sizes) - min(sizes) <= 1, case
 
 
-@pytest.mark.parametrize(("num_images", "batch", "world_size"), [c for c in CASES if c[2] == 1])
-def test_steps_of_an_epoch_differ_by_at_most_one_image(num_images: int, batch: int, world_size: int) -> None:
-    sizes = [len(s.rows) for s in make_schedule(num_images, batch).steps(0, world_size) if s.phase == "train"]
-    assert max(sizes) - min(sizes) <= 1
-    assert max(sizes) <= batch
-    assert len(sizes) == 2 * -(-num_images // batch)
+def test_steps_of_an_epoch_differ_by_at_most_one_image() -> None:
+    for case in product(SIZES, BATCHES):
+        num_images, batch = case
+        sizes = [len(s.rows) for s in make_schedule(num_images, batch).steps(0, 1) if s.phase == "train"]
+        assert max(sizes) - min(sizes) <= 1, case
+        assert max(sizes) <= batch, case
+        assert len(sizes) == 2 * -(-num_images // batch), case
 
 
 def test_validation_follows_each_epoch_in_row_order_with_nothing_padded_or_dropped() -> None:

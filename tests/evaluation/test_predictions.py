@@ -151,6 +151,7 @@ def test_merging_refuses_a_table_of_another_trial(tmp_path: Path) -> None:
         merge_predictions(run)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_an_error_or_changes_nothing(tmp_path: Path) -> None:
     """Of 1,316 flips 56 gave other logits without complaint, and 685 ended in errors of no type of ours."""
     whole = make()

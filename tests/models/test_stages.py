@@ -46,6 +46,7 @@ def test_stages_run_in_order_are_the_models_forward_pass(architecture: str) -> N
         torch.testing.assert_close(x, model(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_head_is_the_last_linear_only(architecture: str) -> None:
     model = empty_model(architecture, 7)
@@ -77,6 +78,7 @@ def test_unknown_architecture_is_refused_with_the_nearest_name() -> None:
         stage_names("resnet-18")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_stages_that_hold_batchnorm_are_known_without_building_them(architecture: str) -> None:
     stages = stage_modules(empty_model(architecture, 7), architecture)

@@ -73,6 +73,7 @@ class TestPth:
         assert torch.equal(source.state["conv1.weight"], half["conv1.weight"].float())
         assert any("float16 were converted" in note for note in source.notes)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("prefix", ["encoder_q.", "net.body."])
     def test_a_prefix_that_is_not_known_is_named(
         self, state: State, load: Callable[[object], SourceWeights], prefix: str
@@ -107,6 +108,7 @@ class TestPth:
         assert "unexpected (1): layer4.9.weight" in text
         assert "of another shape or type (1): bn1.weight float32[3] instead of float32[64]" in text
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "head",
         [

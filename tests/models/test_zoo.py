@@ -21,6 +21,7 @@ def resnet18() -> nn.Module:
     return build_model("resnet18", 6, source=None, seed=11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_trains_a_step_on_tiny_images(architecture: str) -> None:
     model = build_model(architecture, 3, source=None, seed=0).train()
@@ -72,6 +73,7 @@ def test_scratch_depends_on_the_seed_alone_and_moves_no_global_generator(resnet1
     assert state_sha256(other_seed.state_dict()) != state_sha256(again.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["resnet34", "vgg11_bn", *BEYOND_VGG_AND_RESNET])
 def test_scratch_is_spread_as_torchvision_spreads_it(architecture: str) -> None:
     with torch.random.fork_rng():

@@ -398,7 +398,9 @@ def test_feature_extraction_leaves_every_backbone_tensor_bit_identical(finished:
 
 def test_full_moves_every_stage_of_the_same_source(finished: Finished) -> None:
     source = torch.load(finished.weights, weights_only=True)
-    for trial_id in (trial_id for trial_id in finished.chosen if trial_id.startswith("resnet18-full")):
+    chosen = [trial_id for trial_id in finished.chosen if trial_id.startswith("resnet18-full")]
+    assert len(chosen) == len(SEEDS)
+    for trial_id in chosen:
         moved = load_file(finished.run.trial(trial_id).best)
         for key in ("conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight", "layer4.1.conv2.weight"):
             assert not torch.equal(moved[key], source[key])

@@ -41,6 +41,7 @@ def test_a_whole_run_trains_nothing_again(run: RunFolder) -> None:
     assert put_back(run) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["best.safetensors", "predictions-val.parquet", "result.json"])
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"[]"])
 def test_a_trial_with_a_damaged_or_missing_file_is_trained_again(

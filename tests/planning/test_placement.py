@@ -20,24 +20,23 @@ def cluster(*nodes: Node) -> Machine:
     )
 
 
-@pytest.mark.parametrize("num_nodes", [1, 2, 3, 8])
-@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 7, 16])
-@pytest.mark.parametrize("gpus", [0, 1, 4])
-def test_every_planned_worker_has_room_on_some_node(num_nodes: int, cpus: int, gpus: int) -> None:
-    machine = cluster(*(Node(f"n{index}", cpus, gpus) for index in range(num_nodes)))
-    for workers, num_trials in product([1, 2, 3, 4, 8], [1, 9, 54]):
+def test_every_planned_worker_has_room_on_some_node() -> None:
+    clusters = product([1, 2, 3, 8], [1, 2, 3, 4, 7, 16], [0, 1, 4])
+    for (num_nodes, cpus, gpus), workers, num_trials in product(clusters, [1, 2, 3, 4, 8], [1, 9, 54]):
+        case = f"{num_nodes} nodes of {cpus} CPUs and {gpus} GPUs, {workers} workers, {num_trials} trials"
+        machine = cluster(*(Node(f"n{index}", cpus, gpus) for index in range(num_nodes)))
         wanted = ResourcesSpec(gpus_per_trial=workers) if gpus else ResourcesSpec(workers_per_trial=workers)
         try:
             resources = derive_resources(wanted, machine, num_trials)
         except PlanError:
-            assert workers > (machine.gpus or max(2, machine.cpus))
+            assert workers > (machine.gpus or max(2, machine.cpus)), case
             continue
         if machine.cpus == 1:
             continue  # Ray is told of two there, see `submit cluster up`
         slots = count_slots(machine.nodes, resources.cpus_per_worker, use_gpu=resources.use_gpu)
-        assert slots >= resources.concurrency * workers
-        assert resources.concurrency * workers * resources.cpus_per_worker <= machine.cpus + 1e-9
-        assert 0 < resources.data_cpus < resources.cpus_per_worker
+        assert slots >= resources.concurrency * workers, case
+        assert resources.concurrency * workers * resources.cpus_per_worker <= machine.cpus + 1e-9, case
+        assert 0 < resources.data_cpus < resources.cpus_per_worker, case
 
 
 def test_a_worker_never_asks_for_more_than_a_node_has() -> None:

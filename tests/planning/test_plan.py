@@ -234,10 +234,10 @@ def test_memory_counts_every_networks_source_weights_that_a_process_keeps() -> N
 
 
 def test_memory_counts_the_manifest_in_each_process_that_opens_it() -> None:
-    few, many = (make_plan(spec(), listing(count), TWO_CPUS) for count in (100, 200_100))
+    few, many = (make_plan(spec(), listing(count), TWO_CPUS) for count in (100, 20_100))
     assert (few.concurrency, few.ray_cpus) == (many.concurrency, many.ray_cpus) == (1, 2)
     processes = 2 + 1 + 2  # Ray Data's tasks, the trial, and the job, which holds the listing too
-    assert many.cost.memory_bytes - few.cost.memory_bytes == 400_000 * processes * MANIFEST_IMAGE_BYTES
+    assert many.cost.memory_bytes - few.cost.memory_bytes == 40_000 * processes * MANIFEST_IMAGE_BYTES
 
 
 def test_what_does_not_fit_the_disk_is_refused_with_the_arithmetic() -> None:

@@ -16,26 +16,25 @@ def wanted(**values: int) -> ResourcesSpec:
     return ResourcesSpec.model_validate(values)
 
 
-@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 5, 8, 16, 17, 64, 256])
-@pytest.mark.parametrize("gpus", [0, 1, 2, 4, 5, 8])
-def test_whatever_fits_reserves_a_share_for_its_images(cpus: int, gpus: int) -> None:
-    shapes = product([1, 2, 3, 4, 8], [1, 2, 9, 54])
-    for workers, num_trials in shapes:
+def test_whatever_fits_reserves_a_share_for_its_images() -> None:
+    machines = product([0, 1, 2, 4, 5, 8], [1, 2, 3, 4, 5, 8, 16, 17, 64, 256])
+    for (gpus, cpus), workers, num_trials in product(machines, [1, 2, 3, 4, 8], [1, 2, 9, 54]):
+        case = f"{gpus} GPUs, {cpus} CPUs, {workers} workers, {num_trials} trials"
         asked = wanted(gpus_per_trial=workers) if gpus else wanted(workers_per_trial=workers)
         try:
             resources = derive_resources(asked, machine(cpus, gpus), num_trials)
         except PlanError:
-            assert workers > (gpus or max(2, cpus))
+            assert workers > (gpus or max(2, cpus)), case
             continue
         taken = resources.concurrency * workers * resources.cpus_per_worker
-        assert 1 <= resources.concurrency <= num_trials
-        assert 0 < resources.data_cpus < resources.cpus_per_worker
-        assert taken <= resources.ray_cpus
-        assert resources.ray_cpus == max(2, cpus)
-        assert 1 <= resources.threads_per_worker <= 8
-        assert resources.concurrency * workers <= gpus or not gpus
+        assert 1 <= resources.concurrency <= num_trials, case
+        assert 0 < resources.data_cpus < resources.cpus_per_worker, case
+        assert taken <= resources.ray_cpus, case
+        assert resources.ray_cpus == max(2, cpus), case
+        assert 1 <= resources.threads_per_worker <= 8, case
+        assert resources.concurrency * workers <= gpus or not gpus, case
         busy = resources.threads_per_worker * resources.concurrency * workers
-        assert busy <= cpus or resources.threads_per_worker == 1
+        assert busy <= cpus or resources.threads_per_worker == 1, case
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Manifest]:
     return page_of(run)[0], Manifest.load(run.manifest)
 
 
+@pytest.mark.slow
 def test_pairs_are_shown_with_both_pictures_leaks_first(told: tuple[str, Manifest]) -> None:
     text, manifest = told
     pairs, section = copy_pairs(manifest.table), section_of(text, "copies")

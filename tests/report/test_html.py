@@ -16,6 +16,8 @@ from tests.synthetic_run import Story, write_run
 from transferlib.report import write_report
 from transferlib.runs import RunFolder
 
+pytestmark = pytest.mark.slow
+
 FAILED = {"resnet18-full-s1-c2": "not finite at <epoch 2>, step 1"}
 ADDRESS = re.compile(
     r"https?:|//cdn|@import|url\((?!data:)|<link|<script(?! type=\"application/json\" id=\"figures\">)|<iframe|<object",

@@ -19,6 +19,8 @@ from transferlib.report.content import figures_json, report_content
 from transferlib.report.html import render
 from transferlib.runs import RunFolder
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_reports")]
+
 TWO_NETWORKS = Story(architectures=("resnet18", "vgg11"), num_mislabelled=2)
 
 

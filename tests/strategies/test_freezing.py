@@ -46,6 +46,7 @@ def prepared(architecture: str, strategy: str) -> tuple[nn.Module, TrainedStages
     return model, apply_strategy(model, architecture, factors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_frozen_stages_are_bit_identical_after_training_and_trained_ones_all_move(strategy: str) -> None:
     model, stages = prepared("resnet18", strategy)

@@ -149,6 +149,7 @@ def test_several_ranks_train_the_network_that_one_trains(network: str, world_siz
         assert largest_difference(ranks[0][0].state_dict(), other.state_dict()) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fold", [1, 2, 3])
 def test_a_folds_uneven_steps_are_one_workers_however_they_are_shared(fold: int) -> None:
     splits = Folds(3, 0).splits(np.arange(41, dtype=np.int8) % 3, fold)

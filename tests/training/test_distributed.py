@@ -18,6 +18,8 @@ from transferlib.records import TrialProgress
 from transferlib.training.trial import TrialInputs, evaluate_chosen
 from transferlib.training.worker import LocalWorker
 
+pytestmark = pytest.mark.slow
+
 
 def test_two_ranks_train_what_one_trains_and_stop_as_one(
     make_inputs: Callable[..., TrialInputs], tmp_path: Path
@@ -80,7 +82,6 @@ def assert_same_in_float64(folder: Path, world_size: int) -> None:
             assert largest_difference(ranks[0][0], state) == 0.0
 
 
-@pytest.mark.slow
 def test_over_three_ranks_too_a_restart_changes_no_bit(make_inputs: Callable[..., TrialInputs], tmp_path: Path) -> None:
     """Over two ranks a sum has one order; over three it depends on where DDP put the gradient."""
     inputs = {name: make_inputs(name, strategy="last_layers", epochs=1) for name in ("whole", "stopped")}

@@ -18,6 +18,8 @@ from transferlib.records import EpochRecord, TrialKey, TrialResult, TrialSpec
 from transferlib.training.trial import TrialInputs, train_trial
 from transferlib.training.worker import LocalWorker
 
+pytestmark = pytest.mark.slow
+
 MakeInputs = Callable[..., TrialInputs]
 TIMES = {"seconds", "train_seconds", "data_wait_s", "checkpoint_s", "peak_memory_bytes"}
 TRAIN_STEPS, VAL_STEPS = 6, 1  # of 41 and 13 images, 8 and 16 at a time

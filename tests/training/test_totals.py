@@ -18,6 +18,8 @@ from transferlib.training import recorder
 from transferlib.training.trial import TrialInputs, train_trial
 from transferlib.training.worker import LocalWorker
 
+pytestmark = pytest.mark.slow
+
 MakeInputs = Callable[..., TrialInputs]
 TRAIN_STEPS, VAL_STEPS = 6, 1  # of 41 and 13 images, 8 and 16 at a time
 EPOCH = TRAIN_STEPS + VAL_STEPS

@@ -122,6 +122,7 @@ def test_plain_torchvision_loads_the_best_model_and_says_what_the_predictions_sa
     assert result.weights_sha256 == state_sha256(model.state_dict())
 
 
+@pytest.mark.slow
 def test_one_worker_trains_the_same_bits_with_batchnorm_over_the_step_or_apart(make_inputs: MakeInputs) -> None:
     trials = [make_inputs(f"{sync}", epochs=1, sync_batchnorm=sync) for sync in (True, False)]
     for inputs in trials:
