@@ -46,7 +46,7 @@ class Job:
         patch.setattr(prepare, "ingest_images", lambda *args: facts_of(self.listing))
 
     def __call__(self) -> Manifest:
-        return prepare.prepare_data(self.run, self.spec, self._plan, lambda line: None, lambda done, of: None)
+        return prepare.prepare_data(self.run, self.spec, self._plan, lambda line: None, lambda what, done, of: None)
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ mirrored or turned: each picture stands eight times among those that are searche
 tenth looks like one of the *windows* of the whole: each picture is asked for through all of them. From some hundreds of
 pictures on, a window is compared only with what lies in the nearest parts of a coarse partition.
 
-All numbers are whole, and so small that float32 (float64 in one place) adds them without rounding: no find depends on how
-the work is cut into blocks, on the order of sums or on the number of threads.
+All numbers are whole, and so small that float32 (float64 in one place) adds them without rounding: no find depends on
+how the work is cut into blocks, on the order of sums or on the number of threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -22,6 +22,7 @@ from transferlib.data.looks import SIDE
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 OnProgress = Callable[[int, int], None]
+"""Called with (done, in all) every few seconds at most; what it raises ends the work."""
 
 CUTS = ((0.0, 0.0), (0.1, 0.0), (0.0, 0.1), (0.05, 0.05))
 """Shares of a side that a window leaves out at its start and end."""
@@ -55,8 +56,8 @@ _BLOCK = 1 << 16
 """Products that are looked at while they are in the processor's own memory."""
 _CHUNK = 4_096
 """Pictures that ask before it is said how far the search is."""
-_MOST_WAITING = 1 << 20
-"""Finds that are held before all but the best of each picture are dropped."""
+_MOST_FINDS = 1 << 20
+"""Finds that are added before all but the best of each picture are dropped."""
 
 
 class Pairs(NamedTuple):
@@ -76,24 +77,23 @@ class Pairs(NamedTuple):
         return Pairs(*(column[kept] for column in self))
 
 
-def find_lookalikes(thumbnails: npt.NDArray[np.uint8], on_progress: OnProgress = lambda done, of: None) -> Pairs:
+def find_lookalikes(thumbnails: npt.NDArray[np.uint8], on_progress: OnProgress = lambda done, total: None) -> Pairs:
     """Return the pairs that may show the same, each once.
 
     Args:
         thumbnails: [N, SIDE, SIDE] grey.
-        on_progress: Called with (pictures compared, N) every few seconds at most; what it raises ends the search.
+        on_progress: Called with (pictures that have asked, N).
     """
     if len(thumbnails) < 2:
         none = np.zeros(0, np.int64)
         return Pairs(none, none, none, none)
     starts = range(0, len(thumbnails), _CHUNK)
     whole = np.concatenate([_windows(thumbnails[start : start + _CHUNK], 1)[:, 0] for start in starts])
-    parts, found = _Parts.of(whole), _Finds.none()
+    parts, finds = _Parts.of(whole), []
     for start in starts:
         on_progress(start, len(thumbnails))
-        finds = _ask(thumbnails[start : start + _CHUNK], start, whole, parts)
-        found = found.joined(finds)
-    return found.pairs(len(thumbnails))
+        finds.append(_ask(thumbnails[start : start + _CHUNK], start, whole, parts))
+    return _Finds.joined(finds).pairs(len(thumbnails))
 
 
 def window_matrices(num_frequencies: int) -> Floats:
@@ -146,7 +146,7 @@ _FROM, _SIGNS = (
 """[orientations, F], where each frequency of a turned picture comes from, and its sign."""
 _LEAST_PRODUCT = np.float32(_LEAST_ALIKE * _LENGTH**2)
 _MOST_ALIKE = len(ORIENTATIONS) * (_MOST_PAIRS + 1)
-"""Finds of a window that can be among the best of its picture: it finds itself too, and each in several orientations."""
+"""Finds of a window that can hold the best of its picture: it finds itself too, and each in any orientation."""
 
 
 def _windows(thumbnails: npt.NDArray[np.uint8], number: int = len(WINDOWS)) -> Floats:
@@ -160,7 +160,7 @@ def _windows(thumbnails: npt.NDArray[np.uint8], number: int = len(WINDOWS)) -> F
 def _whole_numbers(vectors: npt.NDArray[np.floating]) -> Floats:
     """Return vectors of one length, rounded to whole numbers."""
     norms = np.sqrt(np.einsum("...f,...f->...", vectors, vectors))[..., None]
-    return np.rint(vectors * (_LENGTH / np.maximum(norms, 1e-6))).astype(np.float32)
+    return np.asarray(np.rint(vectors * (_LENGTH / np.maximum(norms, 1e-6))), np.float32)
 
 
 def _turned(vectors: Floats, orientations: Ints) -> Floats:
@@ -253,14 +253,21 @@ class _Finds(NamedTuple):
     value: Floats
 
     @classmethod
-    def none(cls) -> Self:
-        return cls(*(np.zeros(0, np.int64) for _ in range(3)), np.zeros(0, np.float32))
+    def joined(cls, finds: Sequence[Self]) -> Self:
+        """Return one after the other."""
+        if not finds:
+            none = np.zeros(0, np.int64)
+            return cls(none, none, none, np.zeros(0, np.float32))
+        return cls(
+            np.concatenate([some.first for some in finds]),
+            np.concatenate([some.second for some in finds]),
+            np.concatenate([some.way for some in finds]),
+            np.concatenate([some.value for some in finds]),
+        )
 
     def where(self, kept: npt.NDArray[np.bool_] | Ints) -> Self:
-        return type(self)(*(column[kept] for column in self))
-
-    def joined(self, *others: Self) -> Self:
-        return type(self)(*(np.concatenate(column) for column in zip(self, *others, strict=True)))
+        """Return some of the finds."""
+        return type(self)(self.first[kept], self.second[kept], self.way[kept], self.value[kept])
 
     def best(self) -> Self:
         """Return each pair in its best way, and of each first picture the most alike."""
@@ -292,7 +299,8 @@ def _ask(thumbnails: npt.NDArray[np.uint8], start: int, whole: Floats, parts: _P
         parts: Of all pictures.
     """
     windows, num_turns = _windows(thumbnails).reshape(-1, whole.shape[1]), len(ORIENTATIONS)
-    found, waiting, num_waiting = _Finds.none(), [_Finds.none()], 0
+    found: list[_Finds] = []
+    num_found = 0
     for askers, members in zip(parts.askers(windows), parts.members, strict=True):
         asked, second, turns = windows[askers], members // num_turns, members % num_turns
         columns = np.ascontiguousarray(_turned(whole[second], turns).T)
@@ -300,11 +308,11 @@ def _ask(thumbnails: npt.NDArray[np.uint8], start: int, whole: Floats, parts: _P
             one, other, value = _alike(asked, np.ascontiguousarray(columns[:, at : at + _TILE]))
             first, window = np.divmod(askers[one], len(WINDOWS))
             finds = _Finds(first + start, second[at + other], window * num_turns + turns[at + other], value)
-            waiting.append(finds.where(finds.first != finds.second))
-            num_waiting += len(waiting[-1].first)
-            if num_waiting > _MOST_WAITING:
-                found, waiting, num_waiting = found.joined(*waiting).best(), [], 0
-    return found.joined(*waiting).best()
+            found.append(finds.where(finds.first != finds.second))
+            num_found += len(found[-1].first)
+            if num_found > _MOST_FINDS:
+                found, num_found = [_Finds.joined(found).best()], 0
+    return _Finds.joined(found).best()
 
 
 def _alike(vectors: Floats, columns: Floats) -> tuple[Ints, Ints, Floats]:
