@@ -175,7 +175,8 @@ def test_the_pairs_do_not_depend_on_the_order(photos: list[Image.Image]) -> None
     ids, labels = [f"{row:03}" for row in range(18)], ["a"] * 18
     order = np.random.default_rng(0).permutation(18)
     one = NearRows.find(ids, looks, ids, labels)
-    other = NearRows.find(*([of[row] for row in order] for of in (ids, looks, ids, labels)))
+    names = [ids[row] for row in order]
+    other = NearRows.find(names, [looks[row] for row in order], names, labels)
     assert [other.groups[int(np.flatnonzero(order == row)[0])] for row in range(18)] == one.groups
     assert one.groups[:6] == one.groups[12:] == ids[:6]
 
