@@ -31,7 +31,7 @@ _MOST_APART, _LEAST_CONTRAST = 1.0, 10.0
 _MOST_UNLIKE, _UNLIKE_BELOW = 0.15, 0.4
 """Share of what is seen whose correlation, over 3 x 3 pixels, may be below this: two different things of one outline on
 white have 0.19 or more, 98 % of planted copies 0.11 or less."""
-_LEAST_SEEN, _LIKENESS_OF_LITTLE = 0.4, 0.94
+_LEAST_SEEN, _LIKENESS_OF_LITTLE = 0.4, 0.92
 """Share of a picture with something to compare, below which it must agree to this and lie where it lay: of two ships on
 an even sea one is the other, enlarged."""
 _LEAST_FINE_SEEN = 0.68
