@@ -16,6 +16,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from transferlib.comparison.results import split_images
+from transferlib.data import lookalikes
 from transferlib.data.cache import DecodedCache
 from transferlib.data.decode import Limits, decode_image
 from transferlib.data.depth_scale import DepthScale
@@ -178,9 +179,45 @@ def test_the_pairs_do_not_depend_on_the_order(photos: list[Image.Image]) -> None
     ids, labels = [f"{row:03}" for row in range(18)], ["a"] * 18
     order = np.random.default_rng(0).permutation(18)
     one = NearRows.find(ids, looks, ids, labels)
-    other = NearRows.find(*([of[row] for row in order] for of in (ids, looks, ids, labels)))
+    names = [ids[row] for row in order]
+    other = NearRows.find(names, [looks[row] for row in order], names, labels)
     assert [other.groups[int(np.flatnonzero(order == row)[0])] for row in range(18)] == one.groups
     assert one.groups[:6] == one.groups[12:] == ids[:6]
+
+
+@pytest.mark.parametrize("parts_from", [10_000, 8])
+def test_the_pairs_do_not_depend_on_how_the_work_is_cut(
+    photos: list[Image.Image], monkeypatch: pytest.MonkeyPatch, parts_from: int
+) -> None:
+    images = [*photos, *(cropped(image, 0.05, 0.02).transpose(Image.Transpose.ROTATE_90) for image in photos)]
+    images += [on_white(seed) for seed in range(30)]  # so many that are alike that only the best go on
+    thumbnails = np.stack([np.frombuffer(look_of(image).thumbnail, np.uint8).reshape(32, 32) for image in images])
+    monkeypatch.setattr(lookalikes, "_PARTS_FROM", parts_from)
+    whole = find_lookalikes(thumbnails)
+    assert len(whole.first) > 24
+    for name, size in (("_CHUNK", 5), ("_BLOCK", 300), ("_TILE", 7), ("_MOST_FINDS", 40), ("_MOST_PRODUCTS", 2_000)):
+        monkeypatch.setattr(lookalikes, name, size)
+    for one, other in zip(whole, find_lookalikes(thumbnails), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_search_says_how_far_it_is_and_ends_when_it_is_told(
+    photos: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookalikes, "_CHUNK", 4)
+    looks = [look_of(image) for image in (*photos, *(cropped(image, 0, 0) for image in photos))]
+    ids = [f"{row:064}" for row in range(24)]
+    told: list[tuple[int, int]] = []
+    find_near_duplicates(ids, looks, lambda done, total: told.append((done, total)))
+    assert told == sorted(told)
+    assert {(0, 24), (6, 24), (12, 24), (24, 24)} <= set(told)
+
+    def stop(done: int, total: int) -> None:
+        if done:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        find_near_duplicates(ids, looks, stop)
 
 
 def test_none_and_one_image_have_no_pairs(photos: list[Image.Image]) -> None:

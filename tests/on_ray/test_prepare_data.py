@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from transferlib.data.facts import ImageFacts
 from transferlib.data.listing import Entry, Listing
 from transferlib.data.looks import Look
 from transferlib.data.manifest import Manifest
-from transferlib.errors import RunFolderError
+from transferlib.errors import RunFolderError, StoppedError
 from transferlib.on_ray import prepare
 from transferlib.on_ray.settled import Prepared
 from transferlib.runs import write_json
@@ -42,11 +43,12 @@ class Job:
         self.run, self._plan = begin_run(folder)
         self.spec = JobSpec.from_yaml(self.run.spec.read_text())
         self.listing = LISTING
+        self.on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
         patch.setattr(prepare, "list_images", lambda path, class_level, group_regex: self.listing)
         patch.setattr(prepare, "ingest_images", lambda *args: facts_of(self.listing))
 
     def __call__(self) -> Manifest:
-        return prepare.prepare_data(self.run, self.spec, self._plan, lambda line: None, lambda done, of: None)
+        return prepare.prepare_data(self.run, self.spec, self._plan, lambda line: None, self.on_progress)
 
 
 @pytest.fixture
@@ -180,6 +182,21 @@ def test_a_run_keeps_the_near_duplicates_that_it_found(job: Job, monkeypatch: py
     assert [group for group in first.near_groups if group] == ["a/00.jpg", "a/00.jpg"]
     monkeypatch.setattr(prepare, "ingest_images", lambda *args: with_looks(LISTING, {"b/03.jpg": "b/00.jpg"}))
     assert job().sha256() == first.sha256()
+
+
+def test_a_stop_is_heard_while_images_are_compared(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "ingest_images", lambda *args: with_looks(LISTING, {}))
+    heard: list[str] = []
+
+    def stop(what: str, done: int, total: int) -> None:
+        heard.append(f"{what}, {done} of {total}")
+        raise StoppedError("Stopped.")
+
+    job.on_progress = stop
+    with pytest.raises(StoppedError):
+        job()
+    assert heard == ["comparing the images, 0 of 80"]
+    assert not job.run.manifest.exists()
 
 
 def test_a_run_from_before_near_duplicates_were_looked_for_goes_on(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

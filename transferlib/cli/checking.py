@@ -31,6 +31,7 @@ def check(images: str, class_level: int | None, group_regex: str | None, cache_d
     """
     import json
     import sys
+    from functools import partial
 
     from transferlib.data.cache import DecodedCache
     from transferlib.data.cache_dir import cache_folder
@@ -47,12 +48,13 @@ def check(images: str, class_level: int | None, group_regex: str | None, cache_d
     limits = Limits(spec.data.max_pixels, spec.data.max_file_bytes)
     cache = DecodedCache(cache_folder(spec.data.cache).expanduser().absolute(), spec.short_side, limits)
 
-    def tell(done: int, total: int) -> None:
+    def tell(what: str, done: int, total: int) -> None:
         if sys.stderr.isatty():
-            click.echo(f"\r{done:,} of {total:,} files read", nl=done == total, err=True)
+            click.echo(f"\r{done:,} of {total:,} {what}", nl=done == total, err=True)
 
-    facts = read_images(cache, [entry.uri for entry in listing.entries], usable_cpus(), tell)
-    found = DataCheck(Manifest.build(listing, facts, spec.data))
+    uris = [entry.uri for entry in listing.entries]
+    facts = read_images(cache, uris, usable_cpus(), partial(tell, "files read"))
+    found = DataCheck(Manifest.build(listing, facts, spec.data, on_compared=partial(tell, "images compared")))
     code = EXIT_WARNED if found.warnings else 0
     if as_json:
         click.echo(json.dumps({"id": None, "state": "checked", "exit_code": code, **found.to_plain()}, indent=2))

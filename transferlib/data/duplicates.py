@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from transferlib.data.likeness import have_one_colouring, show_the_same
-from transferlib.data.lookalikes import ORIENTATIONS, WINDOWS, find_lookalikes
+from transferlib.data.lookalikes import ORIENTATIONS, WINDOWS, OnProgress, find_lookalikes
 from transferlib.data.looks import COLOUR_SIDE, SIDE, Look
 
 _TURNS = {
@@ -36,7 +36,13 @@ class NearPair(NamedTuple):
     """mirrored, turned, upside down, cropped: how they seem to differ; empty where only a little."""
 
 
-def find_near_duplicates(sha256: Sequence[str], looks: Sequence[Look | None]) -> list[NearPair]:
+def tell_nobody(done: int, total: int) -> None:
+    """Stand in for somebody who hears how far work is."""
+
+
+def find_near_duplicates(
+    sha256: Sequence[str], looks: Sequence[Look | None], on_progress: OnProgress = tell_nobody
+) -> list[NearPair]:
     """Return the pairs of images that show the same and are not the same content, in the order of their rows.
 
     Found are copies that were encoded anew, resized, mirrored, turned by quarters or cropped by up to a tenth, and
@@ -46,6 +52,8 @@ def find_near_duplicates(sha256: Sequence[str], looks: Sequence[Look | None]) ->
     Args:
         sha256: N contents.
         looks: N; None for what is no image.
+        on_progress: Called with (images compared, images in all), every few seconds at most and at the end; what it
+            raises ends the search.
     """
     rows: dict[str, int] = {}
     for row, (content, look) in enumerate(zip(sha256, looks, strict=True)):
@@ -54,8 +62,12 @@ def find_near_duplicates(sha256: Sequence[str], looks: Sequence[Look | None]) ->
     kept = list(rows.values())
     pictures = [look.thumbnail for row in kept if (look := looks[row]) is not None]
     thumbnails = np.frombuffer(b"".join(pictures), np.uint8).reshape(-1, SIDE, SIDE)
-    pairs = find_lookalikes(thumbnails)
-    likeness = show_the_same(thumbnails, pairs)
+    number = len(kept)
+    pairs = find_lookalikes(thumbnails, lambda done, _: on_progress(done // 2, number))
+    likeness = show_the_same(
+        thumbnails, pairs, lambda done, of: on_progress((number + number * done // of) // 2, number)
+    )
+    on_progress(number, number)
     grey = bytes([128]) * (2 * COLOUR_SIDE * COLOUR_SIDE)
     of_all = [look.colours or grey for row in kept if (look := looks[row]) is not None]
     colours = np.frombuffer(b"".join(of_all), np.uint8).reshape(-1, COLOUR_SIDE, COLOUR_SIDE, 2)
@@ -94,7 +106,12 @@ class NearRows(NamedTuple):
 
     @classmethod
     def find(
-        cls, sha256: Sequence[str], looks: Sequence[Look | None], ids: Sequence[str], labels: Sequence[str]
+        cls,
+        sha256: Sequence[str],
+        looks: Sequence[Look | None],
+        ids: Sequence[str],
+        labels: Sequence[str],
+        on_progress: OnProgress = tell_nobody,
     ) -> Self:
         """Look for near duplicates.
 
@@ -103,9 +120,10 @@ class NearRows(NamedTuple):
             looks: N; None: not looked at.
             ids: N.
             labels: N.
+            on_progress: As of `find_near_duplicates`.
         """
         order = sorted(range(len(ids)), key=lambda row: ids[row])  # so that nothing depends on the order of the rows
-        found = find_near_duplicates([sha256[row] for row in order], [looks[row] for row in order])
+        found = find_near_duplicates([sha256[row] for row in order], [looks[row] for row in order], on_progress)
         pairs = [pair._replace(first=order[pair.first], second=order[pair.second]) for pair in found]
         first: dict[str, int] = {}
         for row in order:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from transferlib.data.lookalikes import CUTS, ORIENTATIONS, WINDOWS, Floats, Pairs, window_matrices
+from transferlib.data.lookalikes import CUTS, ORIENTATIONS, WINDOWS, Floats, OnProgress, Pairs, window_matrices
 from transferlib.data.looks import SIDE
 
 LEAST_LIKENESS = 0.77
@@ -39,11 +39,21 @@ _LEAST_FINE_SEEN = 0.68
 picture must agree as much, wherever it lies. Small things on such a background have 0.64 or less."""
 _SCALES, _MOST_SHEAR, _MOST_SHIFT = (0.86, 1.16), 0.08, 0.14
 _STILL = 0.02
-_NUM_STEPS = 6
+_FEW_STEPS, _MORE_STEPS = 2, 3
+"""Of registration: for all, and for those of which something may come."""
+_LEAST_SO_FAR = 0.45
+"""Mean local correlation, after the few steps, from which something may come."""
 _FLOOR, _MIDDLE = 1.5, 6.0
 """Grey levels: of noise, and the local contrast that counts half."""
 _RADIUS = 3
-_CHUNK = 512
+_BANDS = {
+    radius: (np.abs(np.subtract.outer(np.arange(SIDE), np.arange(SIDE))) <= radius).astype(np.float32)
+    for radius in (1, _RADIUS)
+}
+"""By radius: what sums up a line around each pixel."""
+_CHUNK = 128
+_PAIRS_AT_ONCE = 8_192
+"""Pairs before it is said how far the work is."""
 
 _MOST_APART_IN_COLOUR, _MOST_OTHER_COLOUR = 8.0, 0.8
 """Root mean square of what two colourings differ by, that all may have, and as a share of the stronger colouring."""
@@ -61,23 +71,46 @@ _X, _Y = (axis.astype(np.float32) for axis in np.meshgrid(_LINE, _LINE))
 _GRID = np.stack([_X.ravel(), _Y.ravel(), np.ones(SIDE * SIDE, np.float32)])
 """[3, pixels], from -1 to 1."""
 _SIX = np.arange(6)
+_SLOPE = np.asarray(np.gradient(np.eye(SIDE), axis=0)) * _HALF
+_LINES = np.concatenate(
+    [_MATRICES[0] @ line for line in (np.eye(SIDE), np.diag(_LINE), _SLOPE, np.diag(_LINE) @ _SLOPE)]
+).astype(np.float32)
+"""[4 x frequencies, SIDE], of a line: its frequencies, those of it times the place, of its slope, and of that times the
+place."""
+_BLOCKS = np.stack(
+    [
+        (down * _NUM_FREQUENCIES + np.argwhere(_IS_USED)[:, 0]) * len(_LINES)
+        + (across * _NUM_FREQUENCIES + np.argwhere(_IS_USED)[:, 1])
+        for down, across in ((0, 0), (0, 3), (1, 2), (0, 2), (2, 1), (3, 0), (2, 0))
+    ]
+)
+"""[7, used], where the frequencies of a picture are, and those of its six changes (`_steepest`)."""
 
 
-def show_the_same(thumbnails: npt.NDArray[np.uint8], pairs: Pairs) -> Floats:
+def show_the_same(
+    thumbnails: npt.NDArray[np.uint8], pairs: Pairs, on_progress: OnProgress = lambda done, total: None
+) -> Floats:
     """Return how alike each pair is: LEAST_LIKENESS or more where they show the same, 0 where they do not.
 
     Args:
         thumbnails: [N, SIDE, SIDE] grey.
         pairs: P pairs that may.
+        on_progress: Called with (pairs done, P).
 
     Returns:
         [P].
     """
-    used = np.unique(np.concatenate([pairs.first, pairs.second]))
-    detail = np.zeros(len(thumbnails), np.bool_)
-    detail[used] = has_detail(thumbnails[used])
+    likeness = np.zeros(len(pairs.first), np.float32)
+    for rows in _chunks(np.arange(len(likeness)), _PAIRS_AT_ONCE):
+        on_progress(int(rows[0]), len(likeness))
+        likeness[rows] = _likeness(thumbnails, pairs.where(rows))
+    return likeness
+
+
+def _likeness(thumbnails: npt.NDArray[np.uint8], pairs: Pairs) -> Floats:
+    used, places = np.unique(np.concatenate([pairs.first, pairs.second]), return_inverse=True)
+    is_detailed = has_detail(thumbnails[used])[places].reshape(2, -1).any(axis=0)
     likeness, after_step = np.zeros((2, len(pairs.first)), np.float32)
-    is_detailed = detail[pairs.first] | detail[pairs.second]
     for rows in _chunks(np.flatnonzero(is_detailed), 4 * _CHUNK):
         first, second = _laid_out(thumbnails, pairs.where(rows))
         after_step[rows] = _after_one_step(first, second, pairs.window[rows])
@@ -153,17 +186,13 @@ def _steepest(grey: Floats) -> list[Floats]:
 def _after_one_step(first: Floats, second: Floats, windows: npt.NDArray[np.int64]) -> Floats:
     """Return the cosine of the frequencies of windows and pictures after the best small affine change, [P]."""
 
-    def whole(grey: Floats) -> Floats:
-        return np.asarray((_MATRICES[0] @ grey @ _MATRICES[0].T)[:, _IS_USED] * _WEIGHTS, np.float32)
-
     down, across = _MATRICES[windows // len(CUTS)], _MATRICES[windows % len(CUTS)]
     seen = (down @ first @ across.swapaxes(1, 2))[:, _IS_USED] * _WEIGHTS
     seen /= np.maximum(np.linalg.norm(seen, axis=1, keepdims=True), 1e-6)
-    other = whole(second)
-    norm = np.maximum(np.linalg.norm(other, axis=1, keepdims=True), 1e-6)
-    other /= norm
-    changes = np.stack([whole(change) / norm for change in _steepest(second)], axis=2)
-    changes -= other[:, :, None] * (other[:, None] @ changes)
+    whole = (_LINES @ second @ _LINES.T).reshape(len(second), -1)[:, _BLOCKS] * _WEIGHTS
+    whole /= np.maximum(np.linalg.norm(whole[:, :1], axis=2, keepdims=True), 1e-6)
+    other, changes = whole[:, 0], whole[:, 1:].swapaxes(1, 2)
+    changes = changes - other[:, :, None] * (other[:, None] @ changes)
     along = (seen * other).sum(axis=1, keepdims=True)
     curvature = changes.swapaxes(1, 2) @ changes
     curvature[:, _SIX, _SIX] += 0.05
@@ -174,7 +203,21 @@ def _after_one_step(first: Floats, second: Floats, windows: npt.NDArray[np.int64
 
 def _registered_likeness(first: Floats, second: Floats, windows: npt.NDArray[np.int64]) -> Floats:
     """Return the likeness of pictures after registration, 0 where they do not show the same, [P]."""
-    maps = _register(first, second, windows)
+    maps = _register(first, second, _maps_to(windows), _FEW_STEPS)
+    laid, is_inside = _sample(first, maps)
+    inside = is_inside.reshape(second.shape).astype(np.float32)
+    local, weight = _local_correlation(laid.reshape(second.shape), second, inside, _RADIUS)
+    so_far = (local * weight).sum(axis=(1, 2)) / np.maximum(weight.sum(axis=(1, 2)), 1e-6)
+    rows = np.flatnonzero(so_far >= _LEAST_SO_FAR)
+    likeness = np.zeros(len(first), np.float32)
+    if len(rows):
+        first, second = first[rows], second[rows]
+        likeness[rows] = _laid_likeness(first, second, _register(first, second, maps[rows], _MORE_STEPS))
+    return likeness
+
+
+def _laid_likeness(first: Floats, second: Floats, maps: Floats) -> Floats:
+    """Return the likeness of pictures under affine maps, 0 where they do not show the same, [P]."""
     laid, is_inside = _sample(first, maps)
     inside = is_inside.reshape(second.shape).astype(np.float32)
     laid = laid.reshape(second.shape)
@@ -209,21 +252,26 @@ def _fine_seen(one: Floats, other: Floats, inside: Floats) -> Floats:
     return np.asarray(weight.sum(axis=(1, 2)) / np.maximum(is_core.sum(axis=(1, 2)), 1), np.float32)
 
 
-def _register(first: Floats, second: Floats, windows: npt.NDArray[np.int64]) -> Floats:
-    """Return the affine maps from places in the second picture to places in the first, [P, 3, 3], -1 to 1."""
-    number = len(first)
-    maps = np.zeros((number, 3, 3), np.float32)
+def _maps_to(windows: npt.NDArray[np.int64]) -> Floats:
+    """Return the maps to windows of the first pictures, [P, 3, 3], from -1 to 1."""
+    maps = np.zeros((len(windows), 3, 3), np.float32)
     maps[:, 2, 2] = 1
     cuts = np.array(WINDOWS, np.float32)[windows]
     for axis, row in ((1, 0), (0, 1)):
         maps[:, row, row] = 1 - cuts[:, axis].sum(axis=1)
         maps[:, row, 2] = cuts[:, axis, 0] - cuts[:, axis, 1]
+    return maps
+
+
+def _register(first: Floats, second: Floats, maps: Floats, num_steps: int) -> Floats:
+    """Return better affine maps from places in the second picture to places in the first, [P, 3, 3], -1 to 1."""
+    number = len(first)
     flat = second.reshape(number, -1)
     everywhere = np.ones_like(flat)
     changes = np.stack(
         [change.reshape(number, -1) for change in _steepest(_standard(flat, everywhere).reshape(second.shape))], axis=2
     )
-    for _ in range(_NUM_STEPS):
+    for _ in range(num_steps):
         laid, is_inside = _sample(first, maps)
         inside = is_inside.astype(np.float32)
         error = _standard(laid, inside) - _standard(flat, inside)
@@ -238,16 +286,15 @@ def _register(first: Floats, second: Floats, windows: npt.NDArray[np.int64]) -> 
 
 def _sample(grey: Floats, maps: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Return pictures where maps point to, bilinearly, and whether that is inside, [P, pixels] each."""
+    import cv2  # here, since a manifest is read without it
+
     places = (maps[:, :2] @ _GRID) * np.float32(_HALF) + np.float32(_CENTRE)
     is_inside = np.asarray(((places >= -0.5) & (places <= SIDE - 0.5)).all(axis=1), np.bool_)
-    places = np.clip(places, 0, SIDE - 1.001)
-    whole = places.astype(np.int64)
-    x, y = (places - whole).swapaxes(0, 1)
-    corner = np.arange(len(grey))[:, None] * SIDE * SIDE + whole[:, 1] * SIDE + whole[:, 0]
-    flat = grey.reshape(-1)
-    above = flat[corner] * (1 - x) + flat[corner + 1] * x
-    below = flat[corner + SIDE] * (1 - x) + flat[corner + SIDE + 1] * x
-    return np.asarray(above * (1 - y) + below * y, np.float32), is_inside
+    x, y = (np.rint(np.clip(places, 0, SIDE - 1) * 32) / 32).swapaxes(0, 1)  # so that its row in the stack is no matter
+    y += SIDE * np.arange(len(grey), dtype=np.float32)[:, None]
+    stacked = (values.reshape(-1, SIDE) for values in (grey, x, y))
+    laid = cv2.remap(*stacked, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    return np.asarray(laid, np.float32).reshape(len(grey), -1), is_inside
 
 
 def _standard(values: Floats, inside: Floats) -> Floats:
@@ -276,10 +323,4 @@ def _local_correlation(one: Floats, other: Floats, inside: Floats, radius: int) 
 
 def _box(values: Floats, radius: int) -> Floats:
     """Return the sums over squares around each pixel, what lies outside counting as 0 with its own weight."""
-    width = 2 * radius + 1
-    padded = np.pad(values, ((0, 0), (radius + 1, radius), (radius + 1, radius)))
-    sums = padded.cumsum(axis=1).cumsum(axis=2)
-    return np.asarray(
-        sums[:, width:, width:] - sums[:, :-width, width:] - sums[:, width:, :-width] + sums[:, :-width, :-width],
-        np.float32,
-    )
+    return np.asarray(_BANDS[radius] @ values @ _BANDS[radius])

@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 
 from transferlib.data.components import OUT, find_components
 from transferlib.data.depth_scale import DepthFacts, DepthScale, settle_scale
-from transferlib.data.duplicates import NearRows, RecordedRows
+from transferlib.data.duplicates import NearRows, RecordedRows, tell_nobody
 from transferlib.data.facts import ImageFacts
 from transferlib.data.folds import Folds
 from transferlib.data.health import check_classes, check_strict, summarise
 from transferlib.data.images import ImageTable, image_keys
 from transferlib.data.listing import Entry, Listing, SkippedFile, SplitRoles, split_roles
+from transferlib.data.lookalikes import OnProgress
 from transferlib.data.near_notes import look_notes, near_notes
 from transferlib.data.placement import claims_to_be_image
 from transferlib.data.splits import Assignment, Candidates, Cut, assign_folds, assign_splits
@@ -96,6 +97,7 @@ class Manifest:
         *,
         cut: Cut = "rank",
         before: Manifest | None = None,
+        on_compared: OnProgress = tell_nobody,
     ) -> Manifest:
         """Bring together what was listed and what was read; the order of neither matters.
 
@@ -105,6 +107,8 @@ class Manifest:
             spec: Shares and seed of the cut, and what to do about bad files.
             cut: How to cut; of a run that goes on: as its manifest says.
             before: Of a run that goes on: what it found of near duplicates, and does about them, holds.
+            on_compared: Called with (images compared, images in all) while near duplicates are looked for; what it
+                raises ends that.
 
         Raises:
             DataError: Bad files where `on_bad_image` is "fail"; a class that lost every image; classes that cannot be
@@ -137,7 +141,8 @@ class Manifest:
                 "one fold."
             )
         near = before.near if before else spec.near_duplicates
-        rows = sorted(_rows(listing, facts, spec, cut, near, before), key=lambda row: str(row["image_id"]))
+        found = _near_rows(listing, facts, near, before, on_compared)
+        rows = sorted(_rows(listing, facts, spec, cut, near, found), key=lambda row: str(row["image_id"]))
         scale, notes = _scale(rows, listing, facts, spec)
         return cls(
             table=pa.Table.from_pylist(rows, COLUMNS),
@@ -318,13 +323,12 @@ def _rows(
     spec: DataSpec,
     cut: Cut,
     policy: NearDuplicates,
-    before: Manifest | None,
+    near: NearRows | RecordedRows | None,
 ) -> list[dict[str, Any]]:
     """Return a row for each file seen, in no order."""
     pairs = list(zip(listing.entries, facts, strict=True))
     roles = split_roles({entry.split or "" for entry in listing.entries})
     good = [(entry, fact) for entry, fact in pairs if fact.is_good]
-    near = None if policy == "off" else _near_rows(good) if before is None else _recorded(before, good)
     assigned = _assign(good, roles, listing.classes, spec, cut, near.groups if near and policy == "group" else None)
     place = {entry.image_id: row for row, (entry, _) in enumerate(good)}
     places = assigned.splits.tolist()
@@ -361,12 +365,25 @@ def _recorded(before: Manifest, good: Sequence[tuple[Entry, ImageFacts]]) -> Rec
     return RecordedRows(*([of.get(entry.image_id) for entry, _ in good] for of in (groups, others)))
 
 
-def _near_rows(good: Sequence[tuple[Entry, ImageFacts]]) -> NearRows:
+def _near_rows(
+    listing: Listing,
+    facts: Sequence[ImageFacts],
+    policy: NearDuplicates,
+    before: Manifest | None,
+    on_compared: OnProgress,
+) -> NearRows | RecordedRows | None:
+    """Return the near duplicates among the good images, as they are known or looked for now; None: not looked for."""
+    good = [(entry, fact) for entry, fact in zip(listing.entries, facts, strict=True) if fact.is_good]
+    if policy == "off":
+        return None
+    if before is not None:
+        return _recorded(before, good)
     return NearRows.find(
         [fact.sha256 for _, fact in good],
         [fact.look for _, fact in good],
         [entry.image_id for entry, _ in good],
         [entry.label for entry, _ in good],
+        on_compared,
     )
 
 

@@ -168,7 +168,7 @@ class _Job:
         run, spec, plan = self._run, self._spec, self.plan
         models = start_preparing_models(spec, plan)
         self._phase("preparing", "reading the images")
-        read = partial(prepare_data, run, spec, plan, self.tell, self._show_reading)
+        read = partial(prepare_data, run, spec, plan, self.tell, self._show_preparing)
         manifest = wait_for_call(read, self._look)
         of_trials = {(trial.seed, trial.fold): manifest.images(trial.key) for trial in plan.trials}
         check_steps(spec, min(len(images.rows("train")) for images in of_trials.values()), plan.workers_per_trial)
@@ -191,18 +191,18 @@ class _Job:
                 write_atomic(folder.spec, trial.to_json() + "\n")
         self._refuse_to_go_on_if_stopped()
 
-    def _show_reading(self, num_done: int, num_files: int) -> None:
-        """Say how far the decoding is; a stop that is asked for meanwhile ends it, what is in the cache stays there.
+    def _show_preparing(self, what: str, num_done: int, num_images: int) -> None:
+        """Say how far it is; a stop that is asked for meanwhile ends it, what is in the cache stays there.
 
         Raises:
-            StoppedError: To the thread that reads; the job itself says more.
+            StoppedError: To the thread that works; the job itself says more.
         """
         if time.monotonic() - self._shown_at > 1.0:
             self._shown_at = time.monotonic()
-            self._message = f"reading the images, {num_done:,} of {num_files:,}"
+            self._message = f"{what}, {num_done:,} of {num_images:,}"
             self._run.set_status("preparing", message=self._message)
         if self._run.stop_flag.exists():
-            raise StoppedError("Stopped while the images were read.")
+            raise StoppedError(f"Stopped while {what}.")
 
     def _train(self) -> None:
         run, plan = self._run, self.plan

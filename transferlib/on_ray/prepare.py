@@ -6,6 +6,7 @@ import hashlib
 import platform
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ VERSIONED = ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow"
 
 
 def prepare_data(
-    run: RunFolder, spec: JobSpec, plan: Plan, tell: Tell, on_progress: Callable[[int, int], None]
+    run: RunFolder, spec: JobSpec, plan: Plan, tell: Tell, on_progress: Callable[[str, int, int], None]
 ) -> Manifest:
     """List, decode and split the images, once; a resumed run must find the images it began with.
 
@@ -49,7 +50,8 @@ def prepare_data(
         spec: Names the images.
         plan: Says how many CPUs may decode.
         tell: Takes each line for the user.
-        on_progress: Called with (files done, files in all) while images are read; what it raises ends the reading.
+        on_progress: Called with what is done ("reading the images", "comparing the images"), how many images are done
+            and how many there are; what it raises ends the work.
 
     Raises:
         DataError: The images cannot serve.
@@ -61,9 +63,12 @@ def prepare_data(
     cache = _cache(spec, limits)
     uris = [entry.uri for entry in listing.entries]
     lanes = max(1, plan.ray_cpus - 1)  # one is with the task that loads the weights
-    facts = ingest_images(cache, uris, limits, lanes, on_progress)
+    on_read = partial(on_progress, "reading the images")
+    facts = ingest_images(cache, uris, limits, lanes, on_read)
     before = Manifest.load(run.manifest) if run.manifest.exists() else None
-    manifest = Manifest.build(listing, facts, spec.data, cut=before.cut if before else "rank", before=before)
+    on_compared = partial(on_progress, "comparing the images")
+    cut = before.cut if before else "rank"
+    manifest = Manifest.build(listing, facts, spec.data, cut=cut, before=before, on_compared=on_compared)
     if before:
         _refuse_changed_images(run, before, manifest)
     settled = Prepared.load(run)
@@ -75,7 +80,7 @@ def prepare_data(
     if cache is not None and manifest.scale is not None:
         cache = replace(cache, scale=manifest.scale)
         deep = [uri for uri, fact in zip(uris, facts, strict=True) if fact.is_good and fact.depth]
-        ingest_images(cache, deep, limits, lanes, on_progress)
+        ingest_images(cache, deep, limits, lanes, on_read)
     if not before:
         manifest.save(run.manifest)
     for line in manifest.summary_lines():
