@@ -27,7 +27,7 @@ demo: .venv/installed  ## Run the main job offline: train a source model on digi
 	@$(BIN)/submit compare --spec jobs/demo_target.yaml --weights "$$(ls -d demo/runs/*-train-* | tail -n 1)"
 
 test: .venv/installed  ## Run the tests (core in two processes, then Ray; GPU tests skip with their reason).
-	@core=0; $(CORE) -m "not cluster and not ray" || core=$$?; \
+	@core=0; $(CORE) -m "not cluster and not ray" || core=$$?; [ $$core -ne 2 ] || exit 2; \
 	$(BIN)/python -m pytest -m "ray and not cluster" && exit $$core
 
 test-fast: .venv/installed  ## Run the core tests that are not slow, for the work at hand.

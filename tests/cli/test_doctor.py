@@ -197,6 +197,7 @@ def test_weights_that_cannot_be_downloaded_are_told_with_file_and_place(
 def test_weights_of_a_run_are_looked_for_in_it(call: Callable[..., Answer], work: Path) -> None:
     """As a job does: by the network, with its sha256."""
     run = RunFolder.create(work / "runs", "compare")
+    run.spec.touch()
     key = TrialKey("resnet18", "full", 0, 5, 0)
     trial = run.trial(TrialSpec(key, 0.03).trial_id)
     trial.path.mkdir()
@@ -211,6 +212,18 @@ def test_weights_of_a_run_are_looked_for_in_it(call: Callable[..., Answer], work
     origin = f"{run.run_id}/resnet18-full-s5-c0 (best on validation, accuracy 0.500)"
     assert check_of(answer, "here: weights") == ("ok", origin)
     assert "here: resnet18" not in answer.out
+
+    for named in ("@last", run.run_id, run.run_id[:12]):
+        assert check_of(call("doctor", "--weights", named, "--json"), "here: weights") == ("ok", origin)
+        (work / "submit.yaml").write_text(f"models: {{architectures: [resnet18], weights: '{named}'}}")
+        assert check_of(call("doctor", "--json"), "here: resnet18") == ("ok", origin)
+    (work / "submit.yaml").unlink()
+    run.choice.unlink()
+    state, text = check_of(call("doctor", "--weights", "@last", "--arch", "resnet18", "--json"), "here: weights")
+    assert (state, text) == ("ok", f"{origin}. {run.run_id} did not finish: the best of what it has was taken.")
+    assert "Did you mean 'resnet18'" in call("doctor", "--arch", "resnet19").err
+    answer = call("doctor", "--weights", "2020")
+    assert (answer.code, "No run '2020' under" in answer.err) == (2, True)
 
 
 def test_the_network_says_why_it_is_not_reached() -> None:

@@ -51,10 +51,23 @@ class Head(ThreadingHTTPServer):
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "NETRC", "SSL_CERT_FILE", "no_proxy", "NO_PROXY"):
+    for name in (
+        "RAY_AUTH_TOKEN",
+        "RAY_AUTH_TOKEN_PATH",
+        "NETRC",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "no_proxy",
+        "NO_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
+
+
+def nobody_is_known(*_: object, **__: object) -> None:
+    """Stand in for a name service."""
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
 def http_to(port: int, *, token: str = "hush", scheme: str = "http", timeout_s: float = 5.0) -> HeadHttp:
@@ -95,6 +108,32 @@ def test_a_redirect_is_not_followed() -> None:
         with pytest.raises(ClusterUnreachableError, match=r"answers with a redirect \(302\), as no Ray head does"):
             http_to(head.server_port).ask("GET", "/")
         assert elsewhere.came == []
+
+
+@pytest.mark.parametrize("target", ["http://[bad", "/caf\xe9"])
+def test_a_redirect_to_nowhere_is_told_like_any(target: str) -> None:
+    with (
+        Head(302, {"Location": target}) as head,
+        pytest.raises(ClusterUnreachableError, match="answers with a redirect"),
+    ):
+        http_to(head.server_port).ask("GET", "/")
+
+
+@pytest.mark.parametrize("token", ["hush\nhush", "hush hush", "hush\u2019s"])
+def test_what_can_be_no_token_is_refused_by_its_place_alone(home: Path, token: str) -> None:
+    place = home / "token"
+    place.write_text(token)
+    for environ in ({"RAY_AUTH_TOKEN": token}, {"RAY_AUTH_TOKEN_PATH": str(place)}):
+        with pytest.raises(ClusterUnreachableError, match="is no token of a cluster") as caught:
+            HeadHttp(ClusterAddress("http://127.0.0.1:9", "--address"), environ=environ)
+        assert "hush" not in str(caught.value)
+
+
+def test_a_proxy_of_another_kind_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5h://127.0.0.1:9")
+    monkeypatch.setattr(socket, "getaddrinfo", nobody_is_known)
+    with pytest.raises(ConnectionLostError, match=r"no host is called 'haed'"):
+        HeadHttp(ClusterAddress("http://haed:8265", "--address"), environ={}).ask("GET", "/")
 
 
 def test_no_proxy_leads_to_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,9 +201,10 @@ def test_an_answer_that_comes_byte_by_byte_is_given_up_in_time(speaker: Speaker)
         pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", id="another protocol"),
         pytest.param(b"", id="nothing"),
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", id="half an answer"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhalf!", id="half of its chunks"),
     ],
 )
-def test_what_speaks_no_whole_http_is_said_to(speaker: Speaker, words: bytes) -> None:
+def test_what_does_not_speak_whole_http_is_told_as_that(speaker: Speaker, words: bytes) -> None:
     def say(connection: socket.socket) -> None:
         connection.sendall(words)
         connection.shutdown(socket.SHUT_WR)
@@ -188,12 +228,21 @@ def test_a_port_at_which_nothing_listens_is_named() -> None:
 
 
 def test_a_name_that_nobody_knows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(*_: object, **__: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(socket, "getaddrinfo", nobody_is_known)
     with pytest.raises(ConnectionLostError, match=r"no host is called 'haed'\. Is the name right"):
         HeadHttp(ClusterAddress("http://haed:8265", "--address"), environ={}).ask("GET", "/")
+
+
+def test_a_second_loss_has_its_own_cause(speaker: Speaker) -> None:
+    """As where a job is sent again: the first loss is being dealt with, and explains nothing of the second."""
+    silent = http_to(speaker(lambda _: time.sleep(1)), timeout_s=0.2)
+    try:
+        silent.ask("GET", "/")
+    except ConnectionLostError:
+        with pytest.raises(ConnectionLostError, match=r"nothing listens at port 9\."):
+            http_to(9).ask("GET", "/")
+    else:
+        pytest.fail("the first was not lost")
 
 
 @pytest.fixture(scope="module")
@@ -208,14 +257,21 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_certificate_of_ones_own_is_trusted_where_it_is_named(
-    certificate: Path, monkeypatch: pytest.MonkeyPatch
+    certificate: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    hashed = tmp_path / "hashed"
+    hashed.mkdir()
+    (hashed / "own.pem").write_text((certificate.parent / "certificate").read_text())
+    subprocess.run(["openssl", "rehash", str(hashed)], check=True, capture_output=True)
     with Head() as head:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         head.socket = context.wrap_socket(head.socket, server_side=True)
         with pytest.raises(ConnectionLostError, match=r"CERTIFICATE_VERIFY_FAILED.*set SSL_CERT_FILE to the file"):
             http_to(head.server_port, scheme="https").ask("GET", "/")
+        monkeypatch.setenv("SSL_CERT_DIR", str(hashed))
+        assert http_to(head.server_port, scheme="https").ask("GET", "/").status_code == 200
+        monkeypatch.delenv("SSL_CERT_DIR")
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert http_to(head.server_port, scheme="https").ask("GET", "/").status_code == 200
 

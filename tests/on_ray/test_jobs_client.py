@@ -212,6 +212,9 @@ def test_what_the_head_has_is_not_sent_again_and_what_changed_is(
     (parcels / "transferlib/deep/x.py").write_text("2")
     send(client, parcels)
     assert len(head.packages) == 3
+    (parcels / "transferlib/deep/x.py").chmod(0o700)
+    send(client, parcels)
+    assert len(head.packages) == 4
 
 
 @pytest.mark.parametrize(
@@ -229,6 +232,17 @@ def test_a_head_that_refuses_a_job_is_quoted(
     head.refusals[method] = answer
     with pytest.raises(UsageError, match=f"refuses the job x: {words}"):
         send(client, parcels)
+
+
+def test_an_answer_of_what_stands_before_the_head_is_a_lost_connection(
+    taking: tuple[JobsClient, type[Taking]], parcels: Path
+) -> None:
+    """Whether the head took the job is not known: it is looked for, sent again where it is not there, then given up."""
+    client, head = taking
+    head.refusals["POST"] = (504, "<html>Gateway Time-out</html>")
+    with pytest.raises(ClusterUnreachableError, match="what stands before it answers 504"):
+        send(client, parcels)
+    assert [job["submission_id"] for job in head.jobs] == ["x", "x"]
 
 
 def test_a_job_that_the_head_has_already_is_not_started_again(

@@ -113,5 +113,10 @@ def test_the_package_is_known_by_its_modules_whatever_else_lies_there(tmp_path: 
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__" / "a.pyc").write_bytes(b"")
     assert package_sha256(tmp_path) == before
+    (tmp_path / "a.py~").write_text("")
+    assert package_sha256(tmp_path) == before
+    (tmp_path / "counted.json").write_text("{}")
+    assert package_sha256(tmp_path) != before
+    (tmp_path / "counted.json").unlink()
     (tmp_path / "a.py").rename(tmp_path / "b.py")
     assert package_sha256(tmp_path) != before

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -105,6 +106,8 @@ def check_downloads(wanted: Wanted) -> Iterator[Check]:
         else:
             if choice.kind == "torchvision":
                 yield _download(architecture, choice.value)
+            elif choice.kind == "folder" and not wanted.weights:
+                yield _tried(f"here: {architecture}", partial(_model_of_run, choice.value, architecture))
 
 
 def check_cluster(address: ClusterAddress, wanted: Wanted) -> Iterator[Check]:
@@ -257,14 +260,20 @@ def _torch() -> str:
 
 def _source(wanted: Wanted) -> str:
     """Return what the weights are; of a run, which model each network would start from."""
-    from transferlib.models.run_weights import find_run_model
     from transferlib.models.weight_names import resolve_weights
 
     choices = {name: resolve_weights(wanted.weights, name) for name in wanted.models.architectures}
-    folders = {name: Path(choice.value) for name, choice in choices.items() if choice.kind == "folder"}
+    folders = {name: choice.value for name, choice in choices.items() if choice.kind == "folder"}
     if not folders:
         return next(iter(choices.values())).kind
-    return "; ".join(find_run_model(folder, name).origin for name, folder in folders.items())
+    return "; ".join(_model_of_run(folder, name) for name, folder in folders.items())
+
+
+def _model_of_run(folder: str, architecture: str) -> str:
+    from transferlib.models.run_weights import find_run_model
+
+    model = find_run_model(Path(folder), architecture)
+    return " ".join([f"{model.origin}.", *model.notes]) if model.notes else model.origin
 
 
 def _download(architecture: str, name: str) -> Check:

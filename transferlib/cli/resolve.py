@@ -11,6 +11,7 @@ from typing import Any
 
 from transferlib.cli.options import FLAGS, Flag, parse_flag
 from transferlib.errors import MISSING, Problem, RunFolderError, SpecError, UsageError
+from transferlib.models.backbones import get_backbone
 from transferlib.models.weight_names import NONE
 from transferlib.runs import RunFolder
 from transferlib.spec import WHOLE, JobSpec, ModelSpec, read_mapping
@@ -90,7 +91,7 @@ def resolve_spec(
         hidden = [flag.place for flag in typed.values() if flag.name in told]
         found += [_by_flag(problem, typed) for problem in error.problems if not any(map(problem.is_within, hidden))]
     if found or spec is None:
-        raise SpecError(list(dict.fromkeys([*found, *_nothing_there(mapping)])))
+        raise SpecError(list({str(problem): problem for problem in [*found, *_nothing_there(mapping)]}.values()))
     return Resolved(spec, path, tuple(notes))
 
 
@@ -120,22 +121,39 @@ def absolute_weights(weights: str, folder: Path) -> str:
     return os.path.abspath(path) if is_path else weights
 
 
-def find_models(folder: Path, weights: str) -> ModelSpec:
-    """Return the networks and weights of a job without further flags: what `submit.yaml` says, else the defaults.
+def find_models(folder: Path, weights: str, architectures: Sequence[str] = ()) -> ModelSpec:
+    """Return the networks and weights of a job: what was typed, else what `submit.yaml` says, else the defaults.
 
     Args:
         folder: The current one.
-        weights: Over those of the file; empty: none were typed.
+        weights: Empty: none were typed. A run may be named by its id, the start of it, or @last.
+        architectures: Empty: none were typed.
+
+    Raises:
+        RunFolderError: The typed weights name no run, or several.
+        SpecError: A typed architecture is none of ours.
     """
     path = folder / SPEC_NAME
-    models: Any = None
+    written: Any = None
     with suppress(SpecError, UsageError):
-        models = read_mapping(_read(path), path.name).get("models") if path.is_file() else None
-    given = {"weights": weights} if weights else {}
+        written = read_mapping(_read(path), path.name).get("models") if path.is_file() else None
+    for architecture in architectures:
+        get_backbone(architecture)
+    if _names_run(weights):
+        weights = str(RunFolder.find(find_runs_dir(None, folder), weights).path)
+    typed = {
+        **({"weights": weights} if weights else {}),
+        **({"architectures": list(architectures)} if architectures else {}),
+    }
     try:
-        return ModelSpec.model_validate({**models, **given} if isinstance(models, dict) else given)
+        models = ModelSpec.model_validate({**written, **typed} if isinstance(written, dict) else typed)
     except ValueError:  # what is wrong with the file is told when a job is asked for
-        return ModelSpec.model_validate(given)
+        return ModelSpec.model_validate(typed)
+    if _names_run(models.weights):
+        with suppress(RunFolderError, UsageError):  # as above
+            found = RunFolder.find(find_runs_dir(None, folder), models.weights).path
+            return models.model_copy(update={"weights": str(found)})
+    return models
 
 
 def find_runs_dir(typed: str | None, folder: Path) -> Path:
@@ -156,12 +174,15 @@ def find_runs_dir(typed: str | None, folder: Path) -> Path:
 
 
 def _find_run_of_weights(mapping: dict[str, Any]) -> None:
-    """Put the path of a run where weights name one by its id, the start of it, or @last."""
+    """Put the path of a run where weights name one."""
     weights, runs_dir = _get(mapping, "models.weights"), _get(mapping, "output.runs_dir")
-    if not isinstance(weights, str) or not isinstance(runs_dir, str):
-        return
-    if weights == LAST or weights[:1].isdigit():  # an id begins with its date; no name of torchvision's with a digit
+    if isinstance(weights, str) and isinstance(runs_dir, str) and _names_run(weights):
         _put(mapping, "models.weights", str(RunFolder.find(Path(runs_dir), weights).path))
+
+
+def _names_run(weights: str) -> bool:
+    """Say whether weights are a run's id, the start of one (its date; no name of torchvision's), or @last."""
+    return weights == LAST or weights[:1].isdigit()
 
 
 def _spec_file(named: str | None, folder: Path) -> Path | None:

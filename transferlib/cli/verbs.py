@@ -168,9 +168,17 @@ def report(run: str, runs: str | None, as_json: bool) -> int:
 @click.option("--address", metavar="URL", help="Of the cluster to examine. [default: as for compare]")
 @click.option("--data", metavar="PATH", help="Images that a job would use.")
 @click.option("--storage", metavar="PLACE", help="Where a cluster would keep runs.")
-@click.option("--weights", metavar="NAME", help="Weights that a job would start from.")
+@click.option("--weights", metavar="TEXT", help="Weights that a job would start from: as for compare.")
+@click.option("--arch", "architectures", metavar="NAME", multiple=True, help="Network of a job; repeat for several.")
 @json_option("Print one JSON object.")
-def doctor(address: str | None, data: str | None, storage: str | None, weights: str | None, as_json: bool) -> int:
+def doctor(
+    address: str | None,
+    data: str | None,
+    storage: str | None,
+    weights: str | None,
+    architectures: tuple[str, ...],
+    as_json: bool,
+) -> int:
     """Check whether a job could run, here and on every node of a cluster.
 
     Versions, torch beside torchvision, shared memory, disk, the cluster and its token, images, storage, weights. The
@@ -185,7 +193,8 @@ def doctor(address: str | None, data: str | None, storage: str | None, weights: 
 
     images, place = (absolute_source(text, Path.cwd()) if text else "" for text in (data, storage))
     asked = absolute_weights(weights or "", Path.cwd())
-    wanted = Wanted(images, place, asked, find_models(Path.cwd(), asked))
+    models = find_models(Path.cwd(), asked, architectures)
+    wanted = Wanted(images, place, models.weights if asked else "", models)
     checks = examine(address, wanted, os.environ)
     click.echo(json.dumps(doctor_json(checks), indent=2) if as_json else "\n".join(doctor_lines(checks)))
     return exit_code(checks)

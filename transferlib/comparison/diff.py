@@ -378,9 +378,10 @@ def _notes(
     one: _Side, other: _Side, shared: Shared, models: Difference | None, pairs: Sequence[tuple[str, str]]
 ) -> list[str]:
     notes = []
-    if one.run.run_id == other.run.run_id and any(a == b for a, b in pairs):
+    if one.run.path.resolve() == other.run.path.resolve() and any(a == b for a, b in pairs):
         notes.append(
-            "Both are the same run, so nothing can differ; the limits are those of two trainings that answered alike."
+            "Both are the same run, so nothing can differ. The limits are what two trainings that answer alike would "
+            "have."
         )
     if shared.matched_by == "image_id":
         notes.append(

@@ -50,11 +50,8 @@ class HeadHttp:
         self._environ = os.environ if environ is None else environ
         token = find_token(address, self._environ)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        # No proxy leads to this machine's own loopback.
-        self._proxies = {} if urlsplit(address.url).hostname in LOOPBACKS else get_environ_proxies(address.url)
-        # Whom this machine trusts, and SSL_CERT_FILE: requests has a list of its own.
-        trusted = ssl.get_default_verify_paths()
-        self._verify = trusted.cafile or trusted.capath or True
+        self._proxies = _proxies(address.url)
+        self._verify = _trusted(os.environ)
 
     def ask(
         self,
@@ -99,15 +96,21 @@ class HeadHttp:
             # One session a call: no cookies, and no connection that the head has closed since.
             with requests.Session() as session:
                 session.trust_env = False  # a login in ~/.netrc would take the token's place
-                session.proxies.update(self._proxies)
-                session.verify = self._verify
-                # The token would travel with a redirect, to wherever it leads.
-                return session.request(method, self.address.url + path, timeout=limit_s, allow_redirects=False, **more)
+                request = session.prepare_request(requests.Request(method, self.address.url + path, **more))
+                adapter = session.get_adapter(self.address.url)
+                try:
+                    # Past the session, which takes a redirect apart even where it does not follow it: the token would
+                    # travel with it, to wherever it leads.
+                    answer = adapter.send(request, timeout=limit_s, verify=self._verify, proxies=self._proxies)
+                    _ = answer.content  # read whole, within the limit
+                except (OSError, HTTPException) as error:
+                    raise _first_cause(error) from None
+                return answer
 
         try:
             answer = within(limit_s, send)
-        except OSError as error:
-            raise ConnectionLostError(self._explain(_first_cause(error), limit_s)) from None
+        except (OSError, HTTPException) as error:
+            raise ConnectionLostError(self._explain(error, limit_s)) from None
         answer.encoding = "utf-8"
         return answer
 
@@ -149,7 +152,7 @@ class HeadHttp:
                 f"{start}what answers there does not speak HTTP, as the port that nodes join at does not. "
                 f"The dashboard's port is {DEFAULT_PORT} unless changed."
             )
-        return f"{start}{str(cause) or type(cause).__name__}. {self._next_step()}"
+        return f"{start}{str(cause).rstrip('.') or type(cause).__name__}. {self._next_step()}"
 
     def _next_step(self) -> str:
         if self.address.origin == "submit cluster up":
@@ -191,18 +194,25 @@ def find_token(address: ClusterAddress, environ: Mapping[str, str]) -> str:
         environ: Environment variables.
 
     Raises:
-        ClusterUnreachableError: The file that was named cannot be read.
+        ClusterUnreachableError: The file that was named cannot be read, or what is there can be no token.
     """
     source = token_source(address, environ)
     if source in ("", "RAY_AUTH_TOKEN"):
-        return environ.get("RAY_AUTH_TOKEN", "").strip()
-    try:
-        return Path(source).expanduser().read_text().strip()
-    except OSError as error:
+        token = environ.get("RAY_AUTH_TOKEN", "").strip()
+    else:
+        try:
+            token = Path(source).expanduser().read_text(errors="replace").strip()
+        except OSError as error:
+            raise ClusterUnreachableError(
+                f"The token of the cluster at {address} cannot be read from {source}: {error.strerror}. "
+                "Set RAY_AUTH_TOKEN_PATH to the file that holds it."
+            ) from None
+    if not (token.isascii() and token.isprintable()) or " " in token:
         raise ClusterUnreachableError(
-            f"The token of the cluster at {address} cannot be read from {source}: {error.strerror}. "
-            "Set RAY_AUTH_TOKEN_PATH to the file that holds it."
-        ) from None
+            f"What {source} holds is no token of a cluster: a token is one word of plain letters and digits on one "
+            "line. Set RAY_AUTH_TOKEN_PATH to the file that holds it."
+        )
+    return token
 
 
 def token_source(address: ClusterAddress, environ: Mapping[str, str]) -> str:
@@ -216,11 +226,30 @@ def token_source(address: ClusterAddress, environ: Mapping[str, str]) -> str:
     return DEFAULT_TOKEN if Path(DEFAULT_TOKEN).expanduser().is_file() else ""
 
 
+def _proxies(url: str) -> dict[str, str]:
+    """Return the proxy that the environment names for an address: none to loopback, and none for any scheme at all."""
+    scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
+    found = {} if host in LOOPBACKS else get_environ_proxies(url)
+    return {scheme: found[scheme]} if scheme in found else {}
+
+
+def _trusted(environ: Mapping[str, str]) -> str | bool:
+    """Return whom this machine trusts, by SSL_CERT_FILE and SSL_CERT_DIR too; requests has a list of its own."""
+    paths = ssl.get_default_verify_paths()
+    if environ.get("SSL_CERT_DIR") and not environ.get("SSL_CERT_FILE"):
+        return paths.capath or paths.cafile or True
+    return paths.cafile or paths.capath or True
+
+
 def _first_cause(error: BaseException) -> BaseException:
-    """Return the system's own error, which requests and urllib3 wrap in theirs."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
+    """Return the innermost error of the system or of HTTP, which requests and urllib3 wrap in theirs."""
+    found: BaseException = error
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError | HTTPException):
+            found = inner
+        inner = inner.__cause__ or (None if inner.__suppress_context__ else inner.__context__)
+    return found
 
 
 def _port_of(scheme: str) -> int:

@@ -146,7 +146,17 @@ class JobsClient:
         return f"gcs://{name}"
 
     def _take(self, submission_id: str, answer: Response) -> None:
-        """Refuse what the head refuses; its last line says most where it sends a traceback."""
+        """Refuse what the head refuses; its last line says most where it sends a traceback.
+
+        Raises:
+            ConnectionLostError: The answer is not the head's.
+            UsageError: The head refuses.
+        """
+        if answer.status_code in (502, 503, 504):  # of a proxy: whether the head took it is not known
+            raise ConnectionLostError(
+                f"The cluster at {self.address} cannot be reached: what stands before it answers {answer.status_code}. "
+                "Is the head up?"
+            )
         if answer.status_code != 200:
             why = _last_line(f"Request failed with status code {answer.status_code}: {answer.text}")
             raise UsageError(f"The cluster at {self.address} refuses the job {submission_id}: {why}")

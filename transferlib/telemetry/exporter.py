@@ -121,7 +121,7 @@ def _listening(feed: Feed, settings: Settings, scrapes: Scrapes) -> Iterator[int
 
 
 def _counted(series_app: WSGIApplication, scrapes: Scrapes) -> WSGIApplication:
-    """Return the application that notes each scrape that another has answered."""
+    """Wrap the application that answers with the series: each of its answers to a scrape is noted when it is sent."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         began_at = time.monotonic()
