@@ -19,9 +19,9 @@ from transferlib.names import ARCHITECTURES
 HEAD = "head"
 ConvolutionFill = Literal["fan_out", "fan_in", "truncated_normal"]
 """Rules of a new convolution: He's by outputs or by inputs, or a normal of deviation 0.02 cut at ±2. Biases are 0."""
-LinearFill = Literal["torch", "torch_without_bias", "normal", "by_outputs", "truncated_normal"]
-"""Rules of a new Linear: torch's own, the same with a bias of 0, a normal of deviation 0.01, uniform within
-±1/sqrt(outputs), or a normal of deviation 0.02 cut at ±2. All but torch's own have a bias of 0."""
+LinearFill = Literal["torch", "torch_without_bias", "normal", "truncated_normal"]
+"""Rules of a new Linear: torch's own (uniform within ±1/sqrt(inputs)), the same with a bias of 0, a normal of deviation
+0.01, or a normal of deviation 0.02 cut at ±2. All but torch's own have a bias of 0."""
 Rates = Mapping[str, Mapping[str, float]]
 """By optimizer and strategy."""
 
@@ -39,7 +39,7 @@ class Backbone:
     convolutions: ConvolutionFill
     """How torchvision fills a new network's convolutions."""
     linears: LinearFill
-    """How it fills its Linears, the head included."""
+    """How it fills its Linears, the head included (EfficientNet's head excepted)."""
     layer_scale: float = 1.0
     """What ConvNeXt's factors of each residual block begin at."""
     renamed_keys: tuple[tuple[str, str], ...] = ()
@@ -177,7 +177,9 @@ _EFFICIENTNET_V2_S = Backbone(
     weights=(_V1,),
     base_lrs=_RESNET_LRS,
     convolutions="fan_out",
-    linears="by_outputs",
+    # Ours: torchvision fills it within ±1/sqrt(outputs). Meant for 1,000 classes, that is ±0.71 for two, and a first
+    # loss far above log K.
+    linears="torch_without_bias",
 )
 _CONVNEXT_TINY = Backbone(
     # Each stage begins with what halves the image's side; the norm before the head is of the last.
