@@ -31,14 +31,7 @@ WORKERS = max(2, cpus_here() - 2)
 def plain(args: argparse.Namespace, epochs: int) -> dict[str, Any]:
     command = [sys.executable, str(HERE / "plain_torch.py"), "--data", str(args.data), "--epochs", str(epochs)]
     command += ["--image-size", str(args.image_size), "--strategy", args.strategy]
-    command += [
-        "--arch",
-        args.arch,
-        "--batch-size",
-        str(args.batch_size),
-        "--num-workers",
-        str(max(2, cpus_here() - 2)),
-    ]
+    command += ["--arch", args.arch, "--batch-size", str(args.batch_size), "--num-workers", str(WORKERS)]
     command += ["--device", "cuda"] if args.gpu else []
     command += ["--weights", str(args.weights)] if args.weights else []
     command += ["--fp32"] if args.precision == "fp32" else []
@@ -53,7 +46,7 @@ def service(args: argparse.Namespace, epochs: int, runs: Path) -> dict[str, Any]
     command += ["--epochs", str(epochs), "--image-size", str(args.image_size), "--runs", str(runs)]
     command += ["--weights", str(args.weights or "none"), "--precision", args.precision, "--lr-candidates", "0.03"]
     command += ["--patience", "0", "--global-batch-size", str(args.batch_size)]
-    command += ["--gpus", "1"] if args.gpu else []
+    command += ["--gpus", "1" if args.gpu else "0"]
     began, wall_clock = time.perf_counter(), time.time()
     subprocess.run(command, check=True, capture_output=True, text=True)
     wall = time.perf_counter() - began

@@ -337,6 +337,34 @@ def test_any_layers_in_the_place_of_efficientnets_classifier_are_its_head(name: 
     assert notes == []
 
 
+@pytest.mark.parametrize(
+    ("architecture", "names"),
+    [
+        ("convnext_tiny", ["classifier.3.weight", "classifier.3.bias"]),  # a Dropout before the Linear
+        ("convnext_tiny", ["classifier.2.1.weight", "classifier.10.weight"]),
+        ("vgg11", ["classifier.6.weight", "classifier.8.weight"]),
+    ],
+)
+def test_layers_from_the_heads_place_on_are_its_head(architecture: str, names: list[str]) -> None:
+    state = {key: t for key, t in filled(architecture).items() if not is_head_key(key, architecture)}
+    backbone, notes = match_backbone({**state, **dict.fromkeys(names, torch.zeros(6, 9))}, architecture, "w.pth")
+    assert backbone.keys() == state.keys()
+    assert notes == []
+
+
+@pytest.mark.parametrize("name", ["classifier.1.weight", "classifier.norm.weight"])
+def test_layers_before_the_heads_place_are_refused(name: str) -> None:
+    with pytest.raises(WeightsError, match=rf"unexpected \(1\): {re.escape(name)}"):
+        match_backbone({**filled("convnext_tiny"), name: torch.zeros(3)}, "convnext_tiny", "w.pth")
+
+
+@pytest.mark.parametrize("architecture", ["convnext_tiny", "efficientnet_v2_s"])
+def test_a_network_is_known_by_its_backbone_whatever_its_head(architecture: str) -> None:
+    state = {key: t for key, t in filled(architecture).items() if not is_head_key(key, architecture)}
+    with pytest.raises(WeightsError, match=f"These are weights of a {architecture}: use --arch {architecture}"):
+        match_backbone({**state, "classifier.3.weight": torch.zeros(6, 9)}, "resnet18", "w.pth")
+
+
 def test_convnext_without_the_norm_before_its_head_is_refused() -> None:
     state = {key: tensor for key, tensor in filled("convnext_tiny").items() if not key.startswith("classifier.0.")}
     with pytest.raises(WeightsError, match=r"missing \(2\): classifier\.0\.weight, classifier\.0\.bias"):

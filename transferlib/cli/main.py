@@ -28,7 +28,7 @@ EPILOG = (
 @click.group(cls=JobGroup, context_settings=HELP, epilog=EPILOG)
 @click.version_option(__version__, prog_name="submit", help="Show the version and exit.")
 def submit() -> None:
-    """Find the best way to fine-tune a VGG or ResNet on your images, with evidence.
+    """Find the best way to fine-tune a VGG or ResNet (or a few more of torchvision's) on your images, with evidence.
 
     \b
     submit compare --data photos/     train each strategy on Ray, rank them, write a report

@@ -1,4 +1,4 @@
-"""Random initialisation from a seed: torchvision's rules, drawn from generators of our own.
+"""Random initialisation from a seed: torchvision's rules (EfficientNet's head excepted), from generators of our own.
 
 The global generator is neither read nor moved, so a network depends on its seed and on nothing that ran before it. The
 head's draws depend on the seed alone: every strategy of an architecture begins with the same head.
@@ -33,7 +33,10 @@ def seeded_generator(purpose: str, seed: int) -> torch.Generator:
 
 @torch.no_grad()
 def initialise_head(model: nn.Module, architecture: str, seed: int) -> None:
-    """Fill the head in place, as torchvision fills it in a new network of this kind.
+    """Fill the head in place, as torchvision fills it in a new network of this kind; but for EfficientNet's.
+
+    torchvision spreads EfficientNet's by the number of classes, which is too far where they are few. Ours is spread by
+    the number of features, as torch spreads a Linear, around a bias of 0.
 
     Args:
         model: A torchvision model with real (not meta) head tensors.
@@ -86,9 +89,6 @@ def _fill_linear(layer: nn.Linear, rule: LinearFill, generator: torch.Generator)
             nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
         case "normal":
             layer.weight.normal_(0.0, 0.01, generator=generator)
-        case "by_outputs":
-            bound = 1 / math.sqrt(layer.out_features)
-            layer.weight.uniform_(-bound, bound, generator=generator)
         case "truncated_normal":
             _fill_truncated(layer.weight, generator)
     if rule == "torch":

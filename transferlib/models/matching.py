@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from transferlib.names import ARCHITECTURES
 _MOST_KEYS_LISTED = 8
 _ANY_NUM_CLASSES = 1000
 _COUNTER = ".num_batches_tracked"
+IsOfHead = Callable[[str], bool]
+"""Says of a name in a state dict whether it is of the head."""
 
 
 def match_backbone(state: Mapping[str, Tensor], architecture: str, origin: str) -> tuple[dict[str, Tensor], list[str]]:
@@ -42,15 +44,15 @@ def match_backbone(state: Mapping[str, Tensor], architecture: str, origin: str) 
     given = {**counters, **state}
     tops = {key.partition(".")[0] for key in expected}
     beside = [key for key in state if key.partition(".")[0] not in tops]
-    head = _head_place(expected, architecture)
-    has_head = bool(beside) or any(key.startswith(head) for key in state)
-    problems = _mismatches(expected, given, head, beside)
+    is_of_head = _head_place(expected, architecture)
+    has_head = bool(beside) or any(is_of_head(key) for key in state)
+    problems = _mismatches(expected, given, is_of_head, beside)
     if problems:
         raise WeightsError(
             f"{origin} does not match {architecture}.{_guess(state, architecture)} Only the head "
             f"({head_name(architecture)}) may differ.\n" + "\n".join(f"  {problem}" for problem in problems)
         )
-    backbone = [key for key in expected if not key.startswith(head)]
+    backbone = [key for key in expected if not is_of_head(key)]
     converted = {key: given[key].to(expected[key].dtype) for key in backbone}
     _check_finite(converted, origin)
     notes = [] if has_head else [f"{origin} has no head; a new one is made in any case."]
@@ -72,25 +74,29 @@ def _renamed(state: Mapping[str, Tensor], architecture: str) -> dict[str, Tensor
     return renamed
 
 
-def _head_place(expected: Mapping[str, Tensor], architecture: str) -> str:
-    """Return what the names of a head begin with: the module that holds no other weights, and a dot.
+def _head_place(expected: Mapping[str, Tensor], architecture: str) -> IsOfHead:
+    """Return what tells a head's names: people put other layers in its place, and more of them.
 
-    EfficientNet's `classifier` is a Dropout and a Linear; people put other layers in the place of both.
+    Where the module that holds the head holds no other weights, as EfficientNet's `classifier` (a Dropout and a
+    Linear), all of it is the head's place; otherwise, as in VGG's and ConvNeXt's, what comes from the head's index on.
     """
     name = head_name(architecture)
-    parent = name.rpartition(".")[0]
-    if not parent or any(key.startswith(f"{parent}.") and not is_head_key(key, architecture) for key in expected):
-        return f"{name}."
-    return f"{parent}."
+    parent, _, first = name.rpartition(".")
+    if not parent:
+        return lambda key: key.startswith(f"{name}.")
+    if not any(key.startswith(f"{parent}.") and not is_head_key(key, architecture) for key in expected):
+        return lambda key: key.startswith(f"{parent}.")
+    child = re.compile(rf"{re.escape(parent)}\.(\d+)\.")
+    return lambda key: (found := child.match(key)) is not None and int(found[1]) >= int(first)
 
 
 def _mismatches(
-    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], head: str, beside: Sequence[str]
+    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], is_of_head: IsOfHead, beside: Sequence[str]
 ) -> list[str]:
-    backbone = [key for key in expected if not key.startswith(head)]
+    backbone = [key for key in expected if not is_of_head(key)]
     missing = [key for key in backbone if key not in given]
     known = {*expected, *beside}
-    unexpected = [key for key in given if key not in known and not key.startswith(head)]
+    unexpected = [key for key in given if key not in known and not is_of_head(key)]
     mis_shaped = [
         f"{key} {_described(given[key])} instead of {_described(expected[key])}"
         for key in backbone
@@ -123,18 +129,15 @@ def _described(tensor: Tensor) -> str:
 
 def _guess(state: Mapping[str, Tensor], asked_for: str) -> str:
     for architecture in (name for name in ARCHITECTURES if name != asked_for):
-        shapes = _backbone_shapes(empty_model(architecture, _ANY_NUM_CLASSES).state_dict(), architecture)
-        if _backbone_shapes(_renamed(state, architecture), architecture) == shapes:
+        expected = empty_model(architecture, _ANY_NUM_CLASSES).state_dict()
+        is_of_head = _head_place(expected, architecture)
+        if _backbone_shapes(_renamed(state, architecture), is_of_head) == _backbone_shapes(expected, is_of_head):
             return f" These are weights of a {architecture}: use --arch {architecture}, or other weights."
     return ""
 
 
-def _backbone_shapes(state: Mapping[str, Tensor], architecture: str) -> dict[str, torch.Size]:
-    return {
-        key: tensor.shape
-        for key, tensor in state.items()
-        if not is_head_key(key, architecture) and not key.endswith(_COUNTER)
-    }
+def _backbone_shapes(state: Mapping[str, Tensor], is_of_head: IsOfHead) -> dict[str, torch.Size]:
+    return {key: t.shape for key, t in state.items() if not is_of_head(key) and not key.endswith(_COUNTER)}
 
 
 def _check_finite(state: Mapping[str, Tensor], origin: str) -> None:

@@ -1,6 +1,7 @@
 """What a job will take: hours, disk, memory. Rough on purpose; the job corrects the hours after its first trial.
 
-Loads no torch. Where a rate was measured, on what is said beside it.
+Loads no torch. Where a rate was measured, on what is said beside it. On a CPU a network
+has a share of ResNet's speed (`backbones.py`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from transferlib.models.backbones import get_backbone
 from transferlib.models.sizes import REFERENCE_IMAGE_SIZE
 from transferlib.planning.footprint import FLOAT_BYTES, Footprint, footprints, job_bytes, worker_bytes
 from transferlib.planning.machine import Machine
@@ -127,27 +130,32 @@ def _seconds(demand: Demand, arms: Mapping[str, Footprint]) -> float:
     train_images, val_images = demand.images["train"], demand.images["val"]
     cpus = min(resources.ray_cpus, demand.machine.cpus)
     area = (spec.data.image_size / REFERENCE_IMAGE_SIZE) ** 2
-    speed = _macs_per_s(demand, cpus)
+    speeds = {trial.arm: _macs_per_s(demand, cpus, trial.architecture) for trial in demand.trials}
     image_s = resources.concurrency * area / (DATA_IMAGES_PER_S * cpus)  # at the input pipeline's best
     start = TRIAL_S if resources.workers_per_trial == 1 else GROUP_S
     trial_s = {
         name: start
         + spec.training.epochs
-        * (train_images * max(image_s, arm.train_macs / speed) + val_images * max(image_s, arm.evaluation_macs / speed))
-        for name, arm in arms.items()
+        * (
+            train_images * max(image_s, arms[name].train_macs / speed)
+            + val_images * max(image_s, arms[name].evaluation_macs / speed)
+        )
+        for name, speed in speeds.items()
     }
     training = sum(trial_s[trial.arm] for trial in demand.trials) / resources.concurrency
     return START_S + END_S + demand.num_to_decode / (DECODE_IMAGES_PER_S * cpus) + training
 
 
-def _macs_per_s(demand: Demand, cpus: int) -> float:
+def _macs_per_s(demand: Demand, cpus: int, architecture: str) -> float:
     """Return multiply-adds a second of one trial."""
     resources, size = demand.resources, demand.spec.data.image_size
     if resources.use_gpu:
         speed = GPU_MACS_PER_S * resources.workers_per_trial
     else:
         is_bf16 = demand.machine.has_bf16 and demand.spec.training.precision != "fp32"
+        precision: Literal["fp32", "bf16"] = "bf16" if is_bf16 else "fp32"
         threads = resources.threads_per_worker * resources.workers_per_trial
-        speed = CPU_MACS_PER_S["bf16" if is_bf16 else "fp32"] * min(threads, cpus / resources.concurrency)
+        share = get_backbone(architecture).cpu_speed[precision]
+        speed = CPU_MACS_PER_S[precision] * share * min(threads, cpus / resources.concurrency)
     smaller = max(0.0, (REFERENCE_IMAGE_SIZE - size) / (REFERENCE_IMAGE_SIZE - SMALL_IMAGE_PIXELS))
     return speed * (1 - (1 - SMALL_IMAGE_SPEED) * min(1.0, smaller))

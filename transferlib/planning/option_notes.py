@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from transferlib.data.listing import Listing, split_roles
-from transferlib.models.backbones import stage_names
+from transferlib.models.backbones import get_backbone, stage_names
 from transferlib.models.sizes import counted
 from transferlib.models.weight_names import NONE
 from transferlib.spec import CacheSpec, JobSpec, ModelSpec, Section, SplitSpec, StrategySpec, TrainingSpec
@@ -18,6 +18,10 @@ from transferlib.strategies.strategy import FROZEN
 
 IMBALANCE = 10
 """Largest class over smallest from which plain accuracy would hide the small one."""
+SMALL_FOR_BF16 = 96
+"""Pixels, up to which bf16 was measured slower than fp32 on a CPU for networks that gain little from it."""
+BF16_GAINS_LITTLE = 0.5
+"""A network's share of ResNet's speed in bf16 below which it gains little."""
 
 
 def decide_metric(spec: JobSpec, listing: Listing) -> JobSpec:
@@ -62,6 +66,24 @@ def worker_notes(spec: JobSpec, workers_per_trial: int) -> Iterator[str]:
         yield (
             f"--no-sync-batchnorm: BatchNorm that is trained takes its statistics from each of {workers_per_trial} "
             "workers' share of a step, so results depend on the number of workers."
+        )
+
+
+def small_bf16_notes(spec: JobSpec, *, may_be_bf16: bool) -> Iterator[str]:
+    """Yield what the user should know about bf16 on a CPU: small images make it slower than fp32 for some networks.
+
+    Args:
+        spec: Networks, image size and precision.
+        may_be_bf16: Whether "auto" means bf16 on the CPU that trains.
+
+    Source: measured, docs/decisions/0019-one-entry-a-backbone.md.
+    """
+    names = [name for name in spec.models.architectures if get_backbone(name).cpu_speed["bf16"] < BF16_GAINS_LITTLE]
+    precision, size = spec.training.precision, spec.data.image_size
+    if names and size <= SMALL_FOR_BF16 and (precision == "bf16" or (precision == "auto" and may_be_bf16)):
+        yield (
+            f"{' and '.join(names)} at {size} px: on a CPU, bf16 is often slower than fp32 for images this small. "
+            "Try --precision fp32."
         )
 
 

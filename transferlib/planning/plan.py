@@ -17,7 +17,7 @@ from transferlib.errors import DataError, PlanError, RunFolderError
 from transferlib.planning.cost import Cost, Demand, estimate_cost
 from transferlib.planning.fit import check_steps, fit_to_memory, gpu_memory_notes, refuse_if_too_big
 from transferlib.planning.machine import Machine
-from transferlib.planning.option_notes import option_notes, worker_notes
+from transferlib.planning.option_notes import option_notes, small_bf16_notes, worker_notes
 from transferlib.planning.placement import describe_placement, place_trials
 from transferlib.planning.resources import Resources, derive_resources
 from transferlib.records import TrialKey, TrialSpec, check_types
@@ -208,6 +208,7 @@ def make_plan(spec: JobSpec, listing: Listing, machine: Machine, *, num_cached: 
         *roles_note,
         *option_notes(spec, listing),
         *worker_notes(spec, resources.workers_per_trial),
+        *(() if resources.use_gpu else small_bf16_notes(spec, may_be_bf16=machine.has_bf16)),
         *notes,
         *gpu_memory_notes(cost, machine),
     )
