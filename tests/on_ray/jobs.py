@@ -84,7 +84,7 @@ class Job:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def wait(self, timeout_s: float = 110) -> int:
+    def wait(self, timeout_s: float = 200) -> int:
         """Return the job's exit code."""
         return self.process.wait(timeout_s)
 

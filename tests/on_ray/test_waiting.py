@@ -85,7 +85,8 @@ def is_all_free() -> bool:
     """End what is left of worker groups, as the end of a job and Ray's dashboard would; return whether all is gone."""
     left = {actor["ActorClassName"]: actor["Pid"] for actor in actors().values() if actor["State"] == "ALIVE"}
     if "PlacementGroupCleaner" in left:  # it outlives a job, and asks the dashboard, which is not here, for its end
-        os.kill(left["PlacementGroupCleaner"], signal.SIGKILL)
+        with suppress(ProcessLookupError):  # Ray's table of actors is a little late
+            os.kill(left["PlacementGroupCleaner"], signal.SIGKILL)
     if left.keys() & {"TrainController", "PlacementGroupCleaner"}:
         return False
     groups = [id_ for id_, group in placement_group_table().items() if group["state"] != "REMOVED"]
