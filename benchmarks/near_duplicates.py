@@ -1,10 +1,12 @@
 """What share of planted copies the search for near duplicates finds, how many pairs it claims wrongly, what it costs.
 
     python benchmarks/near_duplicates.py FOLDER [--at-most N] [--pairs SHEET.png]
+    python benchmarks/near_duplicates.py --crowd 300 1000
 
 FOLDER holds photos, at any depth. Of each photo a copy of each kind is made and looked for among all photos and the
 copies of that kind. A pair of two photos of the folder may be a true one, which only eyes can say: --pairs draws them
 side by side. Photos on one background are the middles of the photos, pasted on it: none shows the same as another.
+--crowd measures the search alone, where every picture looks like every other: noise in the middle of one background.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from PIL import Image, ImageDraw, ImageOps
 from transferlib.data.cache import DecodedCache
 from transferlib.data.decode import BadImageError, Limits, decode_image
 from transferlib.data.duplicates import find_near_duplicates
-from transferlib.data.looks import Look, look_at
+from transferlib.data.likeness import show_the_same
+from transferlib.data.lookalikes import find_lookalikes
+from transferlib.data.looks import SIDE, Look, look_at
 
 LIMITS = Limits(max_pixels=200_000_000, max_file_bytes=500_000_000)
 SHORT_SIDE = 256
@@ -186,14 +190,46 @@ def cost(paths: Sequence[Path]) -> list[list[str]]:
     return [[name, f"{s:.2f}", f"{1000 * s / len(good):.2f}", f"{100 * s / plain:.1f} %"] for name, s in rows]
 
 
+def crowd_cost(number: int) -> list[list[object]]:
+    """Return rows of what the search takes where all pictures have one background, CPU seconds of one process."""
+    draws, line = np.random.default_rng(0), np.linspace(-1, 1, SIDE)
+    noise = draws.normal(0, 25, (number, 10, 10))
+    backgrounds = {
+        "darker towards the edges": 220 - 80 * (line[:, None] ** 2 + line**2),
+        "darker towards one side": np.broadcast_to(130 + 60 * line, (SIDE, SIDE)),
+    }
+    rows: list[list[object]] = []
+    for name, background in backgrounds.items():
+        pictures = np.repeat(background[None], number, axis=0)
+        pictures[:, 11:21, 11:21] += noise
+        thumbnails = np.clip(pictures, 0, 255).astype(np.uint8)
+        start = time.process_time()
+        pairs = find_lookalikes(thumbnails)
+        compared = time.process_time()
+        num_claimed = np.count_nonzero(show_the_same(thumbnails, pairs))
+        seconds = (compared - start, time.process_time() - compared)
+        rows.append([f"{number:,} pictures, {name}", *(f"{s:.2f}" for s in seconds), len(pairs.first), num_claimed])
+    return rows
+
+
 def main() -> None:
     """Measure, and print tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--at-most", type=int, default=0, metavar="N", help="Photos that are taken. [default: all]")
     parser.add_argument("--pairs", type=Path, metavar="FILE", help="Draw the pairs that are found in the folder.")
     parser.add_argument("--costs-only", action="store_true", help="Make no copies.")
+    parser.add_argument(
+        "--crowd", type=int, nargs="+", metavar="N", help="Measure N pictures on one background, alone."
+    )
     given = parser.parse_args()
+    if given.crowd:
+        rows = [row for number in given.crowd for row in crowd_cost(number)]
+        header = ("search", "frequencies, CPU s", "pixels, CPU s", "pairs looked at", "claimed")
+        print(f"{table(header, rows)}\n\n{machine_line()}")
+        return
+    if given.folder is None:
+        parser.error("FOLDER, or --crowd N")
     paths = sorted(path for path in given.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     paths = paths[: given.at_most or None]
     print(f"{len(paths):,} files.\n\n{table(('what', 'CPU s', 'ms an image', 'of ingest'), cost(paths))}\n", flush=True)

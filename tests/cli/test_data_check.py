@@ -89,3 +89,16 @@ def test_what_is_no_data_is_said(tmp_path: Path, checked: Checked) -> None:
     code, said = checked(tmp_path / "nowhere")
     assert code == 2
     assert "does not exist" in said
+
+
+def test_a_terminal_is_told_how_far_reading_and_comparing_are(
+    photos: Path, checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as terminal:
+        terminal.setattr("sys.stderr.isatty", lambda: True)
+        code, said = checked(photos)
+    assert code == 0
+    assert "\r20 of 20 files read\n" in said
+    assert "\r0 of 20 images compared" in said
+    assert "\r20 of 20 images compared\n" in said
+    assert "images compared" not in checked(photos)[1]

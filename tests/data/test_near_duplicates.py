@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,17 +17,19 @@ import pytest
 from PIL import Image, ImageDraw
 
 from transferlib.comparison.results import split_images
-from transferlib.data import lookalikes
+from transferlib.data import frequencies, lookalikes, partition
 from transferlib.data.cache import DecodedCache
 from transferlib.data.decode import Limits, decode_image
 from transferlib.data.depth_scale import DepthScale
 from transferlib.data.duplicates import NearRows, find_near_duplicates
 from transferlib.data.facts import ImageFacts, inspect_files
+from transferlib.data.frequencies import windows_of
 from transferlib.data.likeness import show_the_same
 from transferlib.data.listing import Entry, Listing
 from transferlib.data.lookalikes import find_lookalikes
 from transferlib.data.looks import Look, look_at, remarks
 from transferlib.data.manifest import Manifest
+from transferlib.data.partition import Parts, num_parts_of, sums_of
 from transferlib.records import TrialKey
 from transferlib.spec import DataSpec
 
@@ -51,6 +54,10 @@ def look_of(image: Image.Image, quality: int | None = None) -> Look:
         image.save(data, "JPEG", quality=quality)
         return look_at(decode_image(data.getvalue(), short_side=256, limits=LIMITS).pixels)
     return look_at(np.asarray(image.convert("RGB")))
+
+
+def thumbnails_of(images: Sequence[Image.Image]) -> Picture:
+    return np.stack([np.frombuffer(look_of(image).thumbnail, np.uint8).reshape(32, 32) for image in images])
 
 
 def cropped(image: Image.Image, left: float, top: float, share: float = 0.9) -> Image.Image:
@@ -191,12 +198,20 @@ def test_the_pairs_do_not_depend_on_how_the_work_is_cut(
 ) -> None:
     images = [*photos, *(cropped(image, 0.05, 0.02).transpose(Image.Transpose.ROTATE_90) for image in photos)]
     images += [on_white(seed) for seed in range(30)]  # so many that are alike that only the best go on
-    thumbnails = np.stack([np.frombuffer(look_of(image).thumbnail, np.uint8).reshape(32, 32) for image in images])
-    monkeypatch.setattr(lookalikes, "_PARTS_FROM", parts_from)
+    thumbnails = thumbnails_of(images)
+    monkeypatch.setattr(partition, "_PARTS_FROM", parts_from)
     whole = find_lookalikes(thumbnails)
     assert len(whole.first) > 24
-    for name, size in (("_CHUNK", 5), ("_BLOCK", 300), ("_TILE", 7), ("_MOST_FINDS", 40), ("_MOST_PRODUCTS", 2_000)):
-        monkeypatch.setattr(lookalikes, name, size)
+    for module, name, size in (
+        (lookalikes, "_CHUNK", 5),
+        (lookalikes, "_BLOCK", 300),
+        (lookalikes, "_TILE", 7),
+        (lookalikes, "_MOST_FINDS", 8),
+        (partition, "_CHUNK", 5),
+        (partition, "_BLOCK", 30),
+        (frequencies, "_MOST_PRODUCTS", 2_000),
+    ):
+        monkeypatch.setattr(module, name, size)
     for one, other in zip(whole, find_lookalikes(thumbnails), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -218,6 +233,127 @@ def test_the_search_says_how_far_it_is_and_ends_when_it_is_told(
 
     with pytest.raises(InterruptedError):
         find_near_duplicates(ids, looks, stop)
+
+
+def test_a_stop_is_heard_while_the_search_is_prepared(
+    photos: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookalikes, "_CHUNK", 4)
+    monkeypatch.setattr(partition, "_CHUNK", 40)
+    monkeypatch.setattr(partition, "_PARTS_FROM", 8)
+    told: list[int] = []
+    find_lookalikes(thumbnails_of(photos), lambda done, total: told.append(done))
+    for_windows, for_centres, for_members, before_the_first_asks = 3, 6 * 3, 3, 1
+    assert told.count(0) == for_windows + for_centres + for_members + before_the_first_asks
+    assert told == sorted(told)
+
+
+def crowd(number: int) -> Picture:
+    """Return thumbnails with noise in the middle of a background that no turn by quarters changes much."""
+    line = np.linspace(-1, 1, 32)
+    pictures = np.repeat((220 - 80 * (line[:, None] ** 2 + line**2))[None], number, axis=0)
+    pictures[:, 11:21, 11:21] += np.random.default_rng(0).normal(0, 25, (number, 10, 10))
+    return np.clip(pictures, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("parts_from", [10_000, 8])
+def test_where_all_are_alike_a_picture_asks_for_the_most_alike_of_all(
+    monkeypatch: pytest.MonkeyPatch, parts_from: int
+) -> None:
+    monkeypatch.setattr(partition, "_PARTS_FROM", parts_from)
+    monkeypatch.setattr(partition, "_PROBED", 1_000)
+    for name, size in (("_TILE", 60), ("_MOST_FINDS", 20)):  # so that much of the search knows how alike the best are
+        monkeypatch.setattr(lookalikes, name, size)
+    thumbnails = crowd(70)
+    windows = windows_of(thumbnails)
+    turns = [frequencies.turned(windows[:, 0], np.full(70, turn)) for turn in range(8)]
+    alike = np.max([np.einsum("awf,bf->abw", windows, turned) for turned in turns], axis=(0, 3))
+    np.fill_diagonal(alike, 0)
+    assert (alike > 0.9 * frequencies.LENGTH**2).sum() > 60 * 69
+    asked = {(a, int(b)) for a in range(70) for b in np.argsort(-alike[a], kind="stable")[:16]}
+    pairs = find_lookalikes(thumbnails)
+    found = [(int(a), int(b)) for a, b in zip(pairs.first, pairs.second, strict=True)]
+    assert {tuple(sorted(pair)) for pair in found} == {tuple(sorted(pair)) for pair in asked}
+    assert len(set(found)) == len(found)
+
+
+def test_of_a_crowd_few_finds_are_kept_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of 200 pictures are alike in all windows and most orientations: 5 million finds, if none were dropped."""
+    num_found: list[int] = []
+    alike = lookalikes._alike
+
+    def counting(*arguments: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.generic], ...]:
+        found = alike(*arguments)  # type: ignore[arg-type]
+        num_found.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(lookalikes, "_alike", counting)
+    find_lookalikes(crowd(200))
+    windows, of_a_tile = 200 * 16, 17
+    assert max(num_found) <= windows * of_a_tile
+    assert sum(num_found) < 2 * windows * of_a_tile
+
+
+def test_what_many_ask_for_stays_with_all_of_them() -> None:
+    """One picture may be the copy that each of many asks for: the cap is on what a picture asks for."""
+    draws = np.random.default_rng(0)
+    one = np.asarray(photo(0, 32, 32).convert("L")).astype(np.float64)
+    others = np.stack([one + 0.45 * (np.asarray(photo(seed, 32, 32).convert("L")) - 128.0) for seed in range(1, 41)])
+    thumbnails = np.clip(np.concatenate([one[None], others]) + draws.normal(0, 0.1, (41, 32, 32)), 0, 255)
+    pairs = find_lookalikes(thumbnails.astype(np.uint8))
+    of_the_one = (pairs.first == 0) | (pairs.second == 0)
+    assert of_the_one.sum() > 30
+
+
+def test_a_blank_picture_looks_like_nothing_in_any_window() -> None:
+    greys = np.repeat(np.arange(256, dtype=np.uint8), 32 * 32).reshape(256, 32, 32)
+    assert not windows_of(greys).any()
+    faint = np.full((1, 32, 32), 128, np.uint8)
+    faint[:, :, :16] += 2
+    assert windows_of(faint).any(axis=2).all()
+
+
+@pytest.mark.parametrize("parts_from", [10_000, 8])
+def test_a_blank_picture_neither_asks_nor_is_asked_for(monkeypatch: pytest.MonkeyPatch, parts_from: int) -> None:
+    monkeypatch.setattr(partition, "_PARTS_FROM", parts_from)
+    thumbnails = crowd(40)
+    thumbnails[::2] = 90
+    windows = windows_of(thumbnails)
+    parts = Parts.of(windows[:, 0])
+    members = np.concatenate(parts.members)
+    assert sorted(members) == [row * 8 + turn for row in range(1, 40, 2) for turn in range(8)]
+    asking = np.unique(np.concatenate(parts.askers(windows.reshape(-1, windows.shape[2]))))
+    assert sorted(asking) == [row * 16 + window for row in range(1, 40, 2) for window in range(16)]
+    nothing = windows_of(np.full((20, 32, 32), 90, np.uint8))[:, 0]
+    assert sum(map(len, Parts.of(nothing).members)) == 0
+    assert len(find_lookalikes(np.full((20, 32, 32), 90, np.uint8)).first) == 0
+
+
+def test_sums_of_centres_are_exact_in_any_order() -> None:
+    draws = np.random.default_rng(0)
+    vectors = draws.integers(2_001, 4_000, (20_000, 3)).astype(np.float32)  # float32 is past 2^24 after 6,000
+    groups = draws.integers(0, 2, 20_000)
+    order = draws.permutation(20_000)
+    expected = [vectors[groups == group].astype(np.int64).sum(axis=0) for group in (0, 1)]
+    np.testing.assert_array_equal(sums_of(groups, vectors, 2), expected)
+    np.testing.assert_array_equal(sums_of(groups[order], vectors[order], 2), expected)
+
+
+def test_there_are_no_more_parts_than_16_bits_can_number() -> None:
+    assert [num_parts_of(number) for number in (1_000, 1_000_000)] == [128, 4_096]
+    assert num_parts_of(10**10) <= 1 << 16
+
+
+def test_products_with_all_centres_are_never_held_at_once() -> None:
+    """A million pictures have 131,072 sampled vectors and 4,096 centres: 2 GB."""
+    draws = np.random.default_rng(0)
+    vectors = np.rint(draws.normal(0, 600, (7_300, 35))).astype(np.float32)
+    tracemalloc.start()
+    Parts.of(vectors)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    products = 32 * num_parts_of(7_300) * num_parts_of(7_300) * 4
+    assert peak < products / 2
 
 
 def test_none_and_one_image_have_no_pairs(photos: list[Image.Image]) -> None:

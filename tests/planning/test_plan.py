@@ -15,7 +15,7 @@ from transferlib.models.sizes import total_parameters
 from transferlib.names import ARCHITECTURES, STRATEGIES
 from transferlib.planning.cheaper import make_cheaper_plan
 from transferlib.planning.fit import check_steps, check_weights
-from transferlib.planning.footprint import MANIFEST_IMAGE_BYTES, source_bytes
+from transferlib.planning.footprint import MANIFEST_IMAGE_BYTES, NEAR_IMAGE_BYTES, source_bytes
 from transferlib.planning.machine import Machine
 from transferlib.planning.plan import Plan, make_plan
 from transferlib.spec import ComparisonSpec, JobSpec
@@ -235,10 +235,21 @@ def test_memory_counts_every_networks_source_weights_that_a_process_keeps() -> N
 
 
 def test_memory_counts_the_manifest_in_each_process_that_opens_it() -> None:
-    few, many = (make_plan(spec(), listing(count), TWO_CPUS) for count in (100, 20_100))
+    without = spec(data={"path": "/photos", "near_duplicates": "off"})
+    few, many = (make_plan(without, listing(count), TWO_CPUS) for count in (100, 20_100))
     assert (few.concurrency, few.ray_cpus) == (many.concurrency, many.ray_cpus) == (1, 2)
     processes = 2 + 1 + 2  # Ray Data's tasks, the trial, and the job, which holds the listing too
     assert many.cost.memory_bytes - few.cost.memory_bytes == 40_000 * processes * MANIFEST_IMAGE_BYTES
+
+
+@pytest.mark.parametrize("policy", ["group", "tell"])
+def test_memory_counts_what_the_search_for_near_duplicates_holds_once(policy: str) -> None:
+    """Only the job's own process looks for them."""
+    with_it, without = (
+        make_plan(spec(data={"path": "/photos", "near_duplicates": each}), listing(100), TWO_CPUS)
+        for each in (policy, "off")
+    )
+    assert with_it.cost.memory_bytes - without.cost.memory_bytes == 200 * NEAR_IMAGE_BYTES
 
 
 def test_what_does_not_fit_the_disk_is_refused_with_the_arithmetic() -> None:

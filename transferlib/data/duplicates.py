@@ -7,8 +7,9 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from transferlib.data.frequencies import ORIENTATIONS, WINDOWS
 from transferlib.data.likeness import have_one_colouring, show_the_same
-from transferlib.data.lookalikes import ORIENTATIONS, WINDOWS, OnProgress, find_lookalikes
+from transferlib.data.lookalikes import OnProgress, find_lookalikes
 from transferlib.data.looks import COLOUR_SIDE, SIDE, Look
 
 _TURNS = {

@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from transferlib.data.lookalikes import CUTS, ORIENTATIONS, WINDOWS, Floats, OnProgress, Pairs, window_matrices
+from transferlib.data.frequencies import CUTS, ORIENTATIONS, WINDOWS, Floats, window_matrices
+from transferlib.data.lookalikes import OnProgress, Pairs
 from transferlib.data.looks import SIDE
 
 LEAST_LIKENESS = 0.77

@@ -197,7 +197,7 @@ class _Job:
         Raises:
             StoppedError: To the thread that works; the job itself says more.
         """
-        if time.monotonic() - self._shown_at > 1.0:
+        if not self._message.startswith(what) or time.monotonic() - self._shown_at > 1.0:
             self._shown_at = time.monotonic()
             self._message = f"{what}, {num_done:,} of {num_images:,}"
             self._run.set_status("preparing", message=self._message)
