@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
+import zlib
 from importlib.metadata import version
 from itertools import product
 from typing import Any
@@ -16,7 +18,7 @@ from PIL import Image
 
 from transferlib.data import decode
 from transferlib.data.decode import BadImageError, Limits, decode_image
-from transferlib.data.tiff import TURNS, read_tags
+from transferlib.data.tiff import TURNS, check_deflated, read_tags
 
 LIMITS = Limits(10**6, 10**6)
 Pixels = npt.NDArray[np.uint8]
@@ -236,3 +238,59 @@ def test_lab_in_planes_is_refused(options: dict[str, Any]) -> None:
     tifffile.imwrite(buffer, values, photometric="cielab", planarconfig="separate", **options)
     with pytest.raises(BadImageError, match="photometric 8, in planes"):
         decode_image(buffer.getvalue(), short_side=None, limits=LIMITS)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate"])
+def test_a_colour_map_of_8_bits_is_read_as_that_of_16(bits: int, compression: str) -> None:
+    """Old writers left the values at 8 bits; taken for 16 the picture is black."""
+    colours = np.random.default_rng(bits).integers(0, 256, (2**bits, 3))
+    colours[-1] = 255
+    indices = np.random.default_rng(0).integers(0, 2**bits, (20, 30)).astype(np.uint8)
+    image = Image.fromarray(indices, "P")
+    image.putpalette(colours.astype(np.uint8).ravel().tolist())
+    file = io.BytesIO()
+    image.save(file, "TIFF", compression=compression, bits=bits)
+    whole = file.getvalue()
+    assert np.array_equal(seen(whole), colours[indices])
+    # Values of 16 bits are the 8 times 256 (Pillow) or 257 (others).
+    place, length = colour_map_of(whole)
+    values = np.frombuffer(whole[place : place + length], "<u2")
+    small = (values >> 8).astype("<u2").tobytes()
+    assert np.array_equal(seen(whole[:place] + small + whole[place + length :]), colours[indices])
+
+
+def colour_map_of(data: bytes) -> tuple[int, int]:
+    """Return where the colour map of a little-endian TIFF lies, and its length, bytes."""
+    (start,) = struct.unpack_from("<I", data, 4)
+    (number,) = struct.unpack_from("<H", data, start)
+    for entry in range(number):
+        tag, _, count, value = struct.unpack_from("<HHII", data, start + 2 + 12 * entry)
+        if tag == 320:
+            return value, 2 * count
+    raise AssertionError("no colour map")
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("options", [{}, {"tile": (16, 16)}, {"rowsperstrip": 4}])
+def test_deflated_pixels_are_held_against_their_checksum(depth: str, options: dict[str, Any]) -> None:
+    """libtiff gives what it inflates whatever the checksum says."""
+    values = DEPTHS[depth](picture(3, 32, 48))
+    whole = written(values, compression="zlib", photometric="rgb", **options)
+    seen(whole)
+    offset, length = read_tags(whole).pieces[-1]
+    damaged = bytearray(whole)
+    damaged[offset + length - 1] ^= 1  # of the checksum itself: the pixels are as they were
+    with pytest.raises(BadImageError, match="checksum"):
+        seen(bytes(damaged))
+
+
+def test_a_deflated_piece_without_its_checksum_is_left_to_the_reader() -> None:
+    """As some writers leave it; what is inflated is bounded by what the header declares."""
+    whole = written(picture(3), compression="zlib", photometric="rgb", rowsperstrip=20)
+    tags = read_tags(whole)
+    (offset, length), *_ = tags.pieces
+    check_deflated(whole[: offset + length - 4] + bytes(0), tags)
+    bomb = zlib.compress(bytes(1 << 26), 9)
+    small = dataclasses.replace(tags, pieces=((0, len(bomb)),))
+    check_deflated(bomb[:-4] + b"none", small)  # its end is not reached

@@ -35,7 +35,7 @@ from transferlib.data.depth import Samples, UnsupportedImageError, has_deep_colo
 from transferlib.data.depth_scale import DepthFacts, DepthScale
 from transferlib.data.jpeg import load_jpeg
 from transferlib.data.quiet import quiet_pillow
-from transferlib.data.tiff import TURNS, read_tags, read_tiff
+from transferlib.data.tiff import TURNS, check_deflated, read_tags, read_tiff
 
 HAS_HEIF = find_spec("pi_heif") is not None
 """Whether the extra `heic` is installed: libheif's decoder for what phones write."""
@@ -47,7 +47,7 @@ def decoder_version() -> str:
     """Return a name that changes whenever the same bytes could give other pixels, or be read and not refused."""
     readers = {"pillow": PIL.__version__, "opencv": cv2.__version__, "tifffile": tifffile.__version__}
     more = {"heif": _version("pi-heif"), "imagecodecs": _version("imagecodecs")}  # may be installed beside them
-    return "-".join(["5", *(f"{name}{number}" for name, number in (readers | more).items() if number)])
+    return "-".join(["6", *(f"{name}{number}" for name, number in (readers | more).items() if number)])
 
 
 def _version(name: str) -> str:
@@ -245,6 +245,8 @@ def _pixels(
         box = drafted[1] if drafted else None
     is_turned = image is None or image.format == "TIFF"  # Pillow turns a TIFF itself, and only that
     tags = read_tags(data) if is_turned else None
+    if tags is not None:
+        check_deflated(data, tags)
     found: Image.Image | Samples
     if tags is not None and (image is None or not tags.is_plain):
         found, is_turned = read_tiff(data, tags)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,10 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, SEPARATED, YCBCR, LAB = 0, 1, 2, 3, 
 """Photometric interpretations. Source: TIFF 6.0, section 8 and part 3."""
 PREMULTIPLIED, STRAIGHT = 1, 2
 """Kinds of extra samples that are alpha. Source: TIFF 6.0, section 18."""
+_DEFLATED = (8, 32946)
+"""Compressions: zlib's, as Adobe numbers it and as it was numbered before."""
+_ROOM = 1 << 20
+"""Bytes beyond what is declared, and inflated at once."""
 UNSIGNED = 1
 """Sample format."""
 _COLOURS = 3
@@ -67,6 +72,11 @@ class TiffTags:
     """1 unsigned, 2 signed, 3 float (tag 339)."""
     limits: Range | None
     """Smallest and largest value that is meant (tags 340 and 341); None: not said. Tags 280 and 281 are statistics."""
+    small_map: tuple[int, ...] = ()
+    """Red, green and blue of each colour (tag 320) where all are below 256, though 16 bits are asked for: old writers'.
+    Empty: no palette, or one as it should be."""
+    pieces: tuple[tuple[int, int], ...] = ()
+    """Offset and length of each strip or tile, bytes (tags 273 and 279, or 324 and 325)."""
 
     @property
     def alpha(self) -> int:
@@ -80,7 +90,7 @@ class TiffTags:
         if len(set(self.bits)) != 1 or set(self.formats) != {UNSIGNED} or self.bits[0] not in (1, 2, 4, 8):
             return False
         if self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE):
-            return self.samples == 1
+            return self.samples == 1 and not self.small_map
         if self.bits[0] != 8:
             return False
         if self.photometric == RGB and self.samples == 4:
@@ -137,7 +147,40 @@ def read_tags(data: bytes) -> TiffTags:
         extra=_numbers(directory.get(338, ())),
         formats=_numbers(directory.get(339, UNSIGNED)),
         limits=_limits(directory.get(340, 0), directory.get(341)),
+        small_map=_small_map(directory.get(320)),
+        pieces=tuple(
+            (offset, length)
+            for starts, lengths in ((273, 279), (324, 325))
+            for offset, length in zip(
+                _numbers(directory.get(starts, ())), _numbers(directory.get(lengths, ())), strict=False
+            )
+        ),
     )
+
+
+def check_deflated(data: bytes, tags: TiffTags) -> None:
+    """Hold what is deflated in a TIFF against its own checksums, which libtiff does not look at.
+
+    Args:
+        data: A whole file whose declared size was found acceptable.
+        tags: Its header.
+
+    Raises:
+        ValueError: A checksum does not agree. What is damaged otherwise is left to who reads the pixels.
+    """
+    if tags.compression not in _DEFLATED:
+        return
+    left = tags.width * tags.height * sum(tags.bits) // 8 + _ROOM
+    for offset, length in tags.pieces:
+        inflating, piece = zlib.decompressobj(), data[offset : offset + length]
+        while piece and not inflating.eof and left > 0:
+            try:
+                left -= len(inflating.decompress(piece, _ROOM))
+            except zlib.error as error:
+                if "data check" not in str(error):
+                    return
+                raise ValueError("damaged: the checksum of its pixels does not agree") from None
+            piece = inflating.unconsumed_tail
 
 
 def read_tiff(data: bytes, tags: TiffTags) -> tuple[Samples, bool]:
@@ -157,6 +200,8 @@ def read_tiff(data: bytes, tags: TiffTags) -> tuple[Samples, bool]:
         UnsupportedImageError: No reader reads this kind right, or values are not finite.
         Exception: Of many types, where the file is broken.
     """
+    if tags.small_map:
+        return _of_small_map(data, tags), True
     try:
         values, is_turned = _values(data, tags)
     except Exception:
@@ -228,6 +273,22 @@ def _pillows_grey(data: bytes, tags: TiffTags) -> npt.NDArray[Any]:
         if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
             raise _unread(tags)
         return np.asarray(image)[:, :, None]
+
+
+def _of_small_map(data: bytes, tags: TiffTags) -> Samples:
+    """Return the colours of a palette picture, of which Pillow reads the places right and the colours not, turned."""
+    with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+        if image.mode != "P":
+            raise _unread(tags)
+        places = np.asarray(image)
+    colours = np.array(tags.small_map, np.uint8).reshape(_COLOURS, -1).T
+    return Samples(colours[np.minimum(places, len(colours) - 1)], 8)
+
+
+def _small_map(value: Any) -> tuple[int, ...]:
+    """Return a colour map of values below 256. Source: libtiff 4.7, `checkcmap` of tif_getimage.c."""
+    numbers = _numbers(value) if value else ()
+    return numbers if 0 < max(numbers, default=0) < 256 and len(numbers) % _COLOURS == 0 else ()
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
