@@ -228,7 +228,7 @@ def test_a_run_in_an_object_store_is_stopped_and_resumed(desk: Desk, here: Trial
     assert result_of(run).weights_sha256 == here.weights_sha256
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_ddp_over_two_nodes_killed_in_the_middle_goes_on_from_the_store(desk: Desk, s3_process: S3Server) -> None:
     storage = f"{s3_process.make_bucket()}/runs"
     options = ("--storage", storage, "--workers-per-trial", "2", "--lr-candidates", "2")
@@ -236,7 +236,7 @@ def test_ddp_over_two_nodes_killed_in_the_middle_goes_on_from_the_store(desk: De
     desk.submit("wait", undisturbed.run_id)
     run = desk.detach(*options)
     there = node_folder(run.run_id)
-    wait_until(lambda: num_epochs(there, TRIAL) >= 1, timeout_s=100)
+    wait_until(lambda: num_epochs(there, TRIAL) >= 1, timeout_s=240)
     os.kill(process_ids(there, TRIAL)[-1], signal.SIGKILL)
     assert there.trial(TRIAL).read_result() is None, "killed in the middle"
     desk.submit("wait", run.run_id)
