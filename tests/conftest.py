@@ -93,3 +93,14 @@ def make_renderer(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
         return Renderer(where, Augmentation.from_spec(augmentation, 32), 32, seed)
 
     return make
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Networks on tiny images are many small operations, which threads on a busy machine only slow down."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.on_ray.jobs import MACHINE, make_run, num_epochs, process_ids, run_to
 from tests.storage.s3 import S3Server
 from transferlib.on_ray.mirroring import node_folder
 from transferlib.on_ray.node_shares import NodeShare
+from transferlib.on_ray.scratch import TEMPORARY
 from transferlib.records import TrialResult
 from transferlib.runs import RunFolder, read_json
 from transferlib.spec import JobSpec
@@ -229,7 +231,10 @@ def test_a_run_in_an_object_store_is_stopped_and_resumed(desk: Desk, here: Trial
 
 
 @pytest.mark.timeout(900)
-def test_ddp_over_two_nodes_killed_in_the_middle_goes_on_from_the_store(desk: Desk, s3_process: S3Server) -> None:
+def test_ddp_over_two_nodes_killed_in_the_middle_goes_on_from_the_store(
+    desk: Desk, s3_process: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(Path(desk.record.temp_dir) / TEMPORARY))  # the nodes' own
     storage = f"{s3_process.make_bucket()}/runs"
     options = ("--storage", storage, "--workers-per-trial", "2", "--lr-candidates", "2")
     undisturbed = desk.detach(*options)

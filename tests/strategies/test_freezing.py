@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -16,13 +15,7 @@ from transferlib.strategies.freezing import TrainedStages, apply_strategy
 TINY_VGG = "vgg11_bn"
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny images are many small operations, which threads on a busy machine only slow down."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train_steps(model: nn.Module, stages: TrainedStages, num_steps: int = 2) -> None:

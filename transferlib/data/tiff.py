@@ -72,9 +72,8 @@ class TiffTags:
     """1 unsigned, 2 signed, 3 float (tag 339)."""
     limits: Range | None
     """Smallest and largest value that is meant (tags 340 and 341); None: not said. Tags 280 and 281 are statistics."""
-    small_map: tuple[int, ...] = ()
-    """Red, green and blue of each colour (tag 320) where all are below 256, though 16 bits are asked for: old writers'.
-    Empty: no palette, or one as it should be."""
+    colour_map: tuple[int, ...] = ()
+    """Red of each colour, then green, then blue, 16 bits each (tag 320)."""
     pieces: tuple[tuple[int, int], ...] = ()
     """Offset and length of each strip or tile, bytes (tags 273 and 279, or 324 and 325)."""
 
@@ -85,12 +84,27 @@ class TiffTags:
         return kind if kind in (PREMULTIPLIED, STRAIGHT) else 0
 
     @property
+    def has_small_map(self) -> bool:
+        """Say whether the colour map's values were left at 8 bits.
+
+        Source: libtiff 4.7, `checkcmap` of tif_getimage.c.
+        """
+        return 0 < max(self.colour_map, default=0) < 256
+
+    @property
+    def lacks_colours(self) -> bool:
+        """Say whether it is a palette picture whose map has not a colour for each number that a sample can hold."""
+        return (
+            self.photometric == PALETTE and self.samples == 1 and len(self.colour_map) != _COLOURS * 2 ** self.bits[0]
+        )
+
+    @property
     def is_plain(self) -> bool:
         """Return whether Pillow reads this kind as it is meant."""
         if len(set(self.bits)) != 1 or set(self.formats) != {UNSIGNED} or self.bits[0] not in (1, 2, 4, 8):
             return False
         if self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE):
-            return self.samples == 1 and not self.small_map
+            return self.samples == 1 and not self.has_small_map and not self.lacks_colours
         if self.bits[0] != 8:
             return False
         if self.photometric == RGB and self.samples == 4:
@@ -147,7 +161,7 @@ def read_tags(data: bytes) -> TiffTags:
         extra=_numbers(directory.get(338, ())),
         formats=_numbers(directory.get(339, UNSIGNED)),
         limits=_limits(directory.get(340, 0), directory.get(341)),
-        small_map=_small_map(directory.get(320)),
+        colour_map=_numbers(directory.get(320, ())),
         pieces=tuple(
             (offset, length)
             for starts, lengths in ((273, 279), (324, 325))
@@ -200,7 +214,9 @@ def read_tiff(data: bytes, tags: TiffTags) -> tuple[Samples, bool]:
         UnsupportedImageError: No reader reads this kind right, or values are not finite.
         Exception: Of many types, where the file is broken.
     """
-    if tags.small_map:
+    if tags.lacks_colours:
+        raise ValueError(f"its colour map has {len(tags.colour_map):,} values, not {_COLOURS * 2 ** tags.bits[0]:,}")
+    if tags.photometric == PALETTE and tags.samples == 1 and tags.has_small_map:
         return _of_small_map(data, tags), True
     try:
         values, is_turned = _values(data, tags)
@@ -281,14 +297,7 @@ def _of_small_map(data: bytes, tags: TiffTags) -> Samples:
         if image.mode != "P":
             raise _unread(tags)
         places = np.asarray(image)
-    colours = np.array(tags.small_map, np.uint8).reshape(_COLOURS, -1).T
-    return Samples(colours[np.minimum(places, len(colours) - 1)], 8)
-
-
-def _small_map(value: Any) -> tuple[int, ...]:
-    """Return a colour map of values below 256. Source: libtiff 4.7, `checkcmap` of tif_getimage.c."""
-    numbers = _numbers(value) if value else ()
-    return numbers if 0 < max(numbers, default=0) < 256 and len(numbers) % _COLOURS == 0 else ()
+    return Samples(np.array(tags.colour_map, np.uint8).reshape(_COLOURS, -1).T[places], 8)
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
