@@ -209,8 +209,17 @@ def draw_costs(arms: Sequence[ArmResult], metric: str, split: str, dominated: Co
                 axes.plot([cost, cost], [found.low, found.high], color=color, linewidth=1.3)
             axes.plot([cost], [found.mean], "o", markersize=6.5, markerfacecolor=face, markeredgecolor=color)
             if arm.arm in dominated:
-                side = "right" if arm.train_flops > largest / 2 else "left"
-                axes.text(cost, found.mean, f"  {arm.arm}  ", color=MUTED, ha=side, va="center", fontsize=9)
+                side, away = ("right", -8) if arm.train_flops > largest / 2 else ("left", 8)
+                axes.annotate(
+                    arm.arm,
+                    (cost, found.mean),
+                    xytext=(away, 0),
+                    textcoords="offset points",
+                    color=MUTED,
+                    ha=side,
+                    va="center",
+                    fontsize=9,
+                )
         axes.set_xlim(0, 1.12 * largest / unit)
         if metric in SHARES:
             axes.set_ylim(*_within_shares(*axes.get_ylim()))
